@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What the daemon asks of the core.  It never writes a session itself: it runs this program with a command in the
+ * place of a packet's IP header.  The packet then becomes whatever segment the command sends.
+ */
+#ifndef DYSCO_COMMAND_H
+#define DYSCO_COMMAND_H
+#include "release.h"
+
+/* Starts the control message about a reconfiguration that this agent leads. */
+INLINE void control_start(struct scratch *x, const struct reconfig *r, u64 nonce, u32 type)
+{
+	struct control_message *m = control_message(x);
+
+	__builtin_memset(m, 0, sizeof(*m));
+	m->header.type = (u8)type;
+	m->header.nonce = nonce;
+	m->txid = be32_of(r->txid);
+	m->left_anchor = r->left_anchor;
+	m->right_anchor = r->right_anchor;
+	m->handle = r->handle;
+	if (!r->handle && r->flags & RECONFIG_RIGHT_OF)
+		m->flags = CONTROL_RIGHT_OF;
+}
+
+/* Sends the control message in scratch along the old path. */
+INLINE u32 control_start_send(struct packet *p, struct scratch *x, struct config *config, const struct reconfig *r)
+{
+	struct five_tuple rightward = reversed(&r->old_in);
+
+	x->control_to = control_tuple(config, &rightward);
+	u32 hop = control_write(p);
+	if (!hop)
+		return REFUSED_NO_ROUTE;
+	port_send_copy(p, hop);
+	return REFUSED_NOT;
+}
+
+INLINE u32 command_reconfigure(struct packet *p, struct scratch *x, struct config *config, const struct command *c)
+{
+	u64 nonce = c->nonce;
+	struct session *s = port_session(&nonce);
+	struct reconfig_key key = { nonce, SIDE_RIGHT, 0 };
+	struct reconfig *r = port_reconfig(&key);
+
+	if (!s)
+		return REFUSED_NO_SESSION;
+	if (s->flags & (SESSION_RST | SESSION_LEFT_CHAIN) || !s->right_sub.dport ||
+	    (s->flags & SESSION_FIN_RIGHTWARD && s->flags & SESSION_FIN_LEFTWARD))
+		return REFUSED_SESSION_OVER;
+	if (r && r->phase != PHASE_DONE)
+		return REFUSED_BUSY;
+	struct five_tuple out_key = s->right_tuple, old_in = reversed(&s->right_sub);
+	struct entry *out = port_egress(&out_key), *in = port_ingress(&old_in);
+	if (!out || !in || !(s->offer[LEFTWARD].has & OFFER_SEEN))
+		return REFUSED_BAD_STATE;
+	if (lock_take(s, c->txid, s->right_sub.src))
+		return REFUSED_LOCKED;
+	r = (struct reconfig *)x->reconfig;
+	__builtin_memset(r, 0, sizeof(*r));
+	r->txid = c->txid;
+	r->phase = PHASE_LOCKING;
+	r->flags = RECONFIG_LEFT_ANCHOR | (c->flags & CONTROL_RIGHT_OF ? RECONFIG_RIGHT_OF : 0);
+	r->left_anchor = s->right_sub.src;
+	r->right_anchor = c->right_anchor;
+	r->out_key = out_key;
+	r->old_in = old_in;
+	r->new_path = in->path + 1;
+	r->chain_length = c->chain_length & 15;
+	for (int i = 0; i < MAX_MIDDLEBOXES; i++)
+		r->chain[i] = c->chain[i];
+	r->lock_ns = port_now();
+	if (port_put_reconfig(&key, r)) {
+		s->lock = UNLOCKED;
+		return REFUSED_BUSY;
+	}
+	out->slow = 1;
+	in->slow = 1;
+	tell(EVENT_LOCK_REQUESTED, nonce, c->txid, c->right_anchor, SIDE_RIGHT);
+	control_start(x, r, nonce, MESSAGE_REQUEST_LOCK);
+	return control_start_send(p, x, config, r);
+}
+
+/* REPEAT, RELEASE and CANCEL concern a reconfiguration that this agent leads. */
+INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *config, const struct command *c)
+{
+	u64 nonce = c->nonce;
+	struct session *s = port_session(&nonce);
+	struct reconfig_key key = { nonce, SIDE_RIGHT, 0 };
+	struct reconfig *r = port_reconfig(&key);
+
+	if (!s || !r || r->txid != c->txid)
+		return REFUSED_NO_SESSION;
+	s->lock_until_ns = port_now() + LOCK_LEASE_NS;
+	if (c->kind == COMMAND_REPEAT && r->phase == PHASE_HANDSHAKE) {
+		u32 hop = new_path_syn(p, nonce);
+		if (hop)
+			port_send_copy(p, hop);
+		return hop ? REFUSED_NOT : REFUSED_NO_ROUTE;
+	}
+	u32 type = MESSAGE_REQUEST_LOCK, flags = 0, beta = 0;
+	if (c->kind == COMMAND_CANCEL) {
+		if (r->phase >= PHASE_READY || r->flags & RECONFIG_SYN_ACK)
+			return REFUSED_BAD_STATE;
+		type = MESSAGE_CANCEL;
+	} else if (c->kind == COMMAND_RELEASE) {
+		struct entry *out = port_egress(&r->out_key), *in = port_ingress(&r->old_in);
+		if (r->phase != PHASE_READY || !out || !in)
+			return REFUSED_BAD_STATE;
+		u64 now = port_now();
+		port_lock(r);
+		u32 drained = release_update(r, out, in, now);
+		port_unlock(r);
+		if (drained)
+			tell(EVENT_DRAINED, nonce, r->txid, 0, SIDE_RIGHT);
+		type = MESSAGE_RELEASE;
+		beta = r->beta_out;
+		flags = CONTROL_BETA | (r->flags & RECONFIG_BETA_IN ? CONTROL_BETA_KNOWN : 0) |
+			(r->flags & RECONFIG_DRAINED ? CONTROL_DRAINED : 0);
+	} else if (r->phase != PHASE_LOCKING) {
+		return REFUSED_BAD_STATE;
+	}
+	control_start(x, r, nonce, type);
+	control_message(x)->beta = be32_of(beta);
+	control_message(x)->flags |= (u8)flags;
+	u32 result = control_start_send(p, x, config, r);
+	return result;
+}
+
+/* The cancelled attempt ends here even if nobody answers. */
+INLINE u32 command_forget_attempt(const struct command *c)
+{
+	u64 nonce = c->nonce;
+	struct session *s = port_session(&nonce);
+	struct reconfig_key key = { nonce, c->side & 1, 0 };
+	struct reconfig *r = port_reconfig(&key);
+
+	if (!s || !r || r->txid != c->txid)
+		return REFUSED_NO_SESSION;
+	if (r->phase == PHASE_DONE) {
+		struct five_tuple old_in = r->old_in;
+		struct entry *e = port_ingress(&old_in);
+		if (e && e->flags & ENTRY_TOMBSTONE)
+			port_drop_ingress(&old_in);
+		port_drop_reconfig(&key);
+		return REFUSED_NOT;
+	}
+	if (r->phase >= PHASE_READY || r->flags & RECONFIG_SYN_ACK)
+		return REFUSED_BAD_STATE;
+	if (c->side == SIDE_RIGHT)
+		s->lock = UNLOCKED;
+	attempt_undo(r, nonce, c->side & 1);
+	return REFUSED_NOT;
+}
+
+INLINE u32 command_splice(const struct command *c)
+{
+	u64 nonce = c->nonce, peer = c->peer;
+	struct session *in = port_session(&nonce), *out = port_session(&peer);
+
+	if (!in || !out)
+		return REFUSED_NO_SESSION;
+	if (!(in->flags & SESSION_LAST) || !(out->flags & SESSION_FIRST) ||
+	    (in->flags | out->flags) & (SESSION_RST | SESSION_LEFT_CHAIN))
+		return REFUSED_SESSION_OVER;
+	if (!(in->offer[LEFTWARD].has & OFFER_SEEN) || !(out->offer[LEFTWARD].has & OFFER_SEEN))
+		return REFUSED_BAD_STATE;
+	if (in->flags & SESSION_SPLICED)
+		return in->peer == peer ? REFUSED_NOT : REFUSED_BUSY;
+	in->splice_delta[RIGHTWARD] = out->offer[RIGHTWARD].isn - in->offer[RIGHTWARD].isn + c->delta[RIGHTWARD];
+	out->splice_delta[LEFTWARD] = in->offer[LEFTWARD].isn - out->offer[LEFTWARD].isn + c->delta[LEFTWARD];
+	in->peer = peer;
+	out->peer = nonce;
+	in->flags |= SESSION_SPLICED;
+	out->flags |= SESSION_SPLICED;
+	return REFUSED_NOT;
+}
+
+INLINE u32 command_trigger(struct packet *p, struct scratch *x, struct config *config, const struct command *c)
+{
+	u64 nonce = c->nonce;
+	struct session *s = port_session(&nonce);
+
+	if (!s || !s->left_sub.dport)
+		return REFUSED_NO_SESSION;
+	struct control_message *m = control_message(x);
+	struct five_tuple leftward = reversed(&s->left_sub), swapped;
+	__builtin_memset(m, 0, sizeof(*m));
+	m->header.type = MESSAGE_TRIGGER;
+	m->header.nonce = nonce;
+	m->txid = be32_of(c->txid);
+	m->left_anchor = leftward.dst;
+	m->right_anchor = leftward.src;
+	m->flags = CONTROL_RIGHT_OF;
+	swapped = control_tuple(config, &s->left_sub);
+	x->control_to = reversed(&swapped);
+	u32 hop = control_write(p);
+	if (!hop)
+		return REFUSED_NO_ROUTE;
+	port_send_copy(p, hop);
+	return REFUSED_NOT;
+}
+
+/* The local socket of one side of a removed proxy gets a FIN in place of its peer: it reads end of file, and closes
+ * without a reset.  What it then sends is answered by tombstone_egress. */
+INLINE u32 command_close(struct packet *p, struct scratch *x, const struct command *c)
+{
+	u64 nonce = c->nonce;
+	struct session *s = port_session(&nonce);
+
+	if (!s || !(s->flags & SESSION_LEFT_CHAIN))
+		return REFUSED_BAD_STATE;
+	int left = s->flags & SESSION_LAST;
+	struct five_tuple out_key = left ? reversed(&s->left_tuple) : s->right_tuple;
+	struct five_tuple in_key = left ? s->left_sub : reversed(&s->right_sub);
+	struct entry *out = port_egress(&out_key), *in = port_ingress(&in_key);
+	if (!out || !in)
+		return REFUSED_SESSION_OVER;
+	struct frame_header f = { reversed(&out_key), in->seen.seq_high, out->seen.seq_high, TCP_FIN | TCP_ACK,
+				  in->seen.window };
+	frame_start(x, &f);
+	if (s->offer[LEFTWARD].has & OFFER_TIMESTAMP)
+		frame_timestamp(x, in->seen.tsval, out->seen.tsval);
+	if (frame_finish(p, 0))
+		return REFUSED_BAD_STATE;
+	port_deliver_copy(p, c->ifindex);
+	return REFUSED_NOT;
+}
+
+/* Program: a command.  Returns enum refusal. */
+INLINE u32 command_run(struct packet *p)
+{
+	struct scratch *x = port_scratch();
+	struct config *config = port_config();
+
+	if (!x || !config)
+		return REFUSED_BAD_STATE;
+	struct command *c = &x->command;
+	if (port_load(p, AT_IP, c, sizeof(*c)))
+		return REFUSED_BAD_STATE;
+	u64 nonce = c->nonce;
+	switch (c->kind) {
+	case COMMAND_RECONFIGURE: return command_reconfigure(p, x, config, c);
+	case COMMAND_REPEAT:
+	case COMMAND_RELEASE:
+	case COMMAND_CANCEL: return command_leader(p, x, config, c);
+	case COMMAND_SPLICE: return command_splice(c);
+	case COMMAND_TRIGGER: return command_trigger(p, x, config, c);
+	case COMMAND_CLOSE: return command_close(p, x, c);
+	case COMMAND_FORGET: return session_forget(port_session(&nonce), nonce) ? REFUSED_NO_SESSION : REFUSED_NOT;
+	case COMMAND_FORGET_RECORD: return command_forget_attempt(c);
+	}
+	return REFUSED_BAD_STATE;
+}
+
+#endif

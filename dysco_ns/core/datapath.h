@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The life of a packet: what a host sends (egress) and what arrives (ingress), from the top.
+ *
+ * Each function here is one program.  The two fast ones answer NEXT_* when another program must go on; a backend
+ * calls it (eBPF: tail call), and does nothing else.
+ */
+#ifndef DYSCO_DATAPATH_H
+#define DYSCO_DATAPATH_H
+#include "command.h"
+#include "translate.h"
+
+enum next_program {             /* verdicts of the fast programs beyond enum verdict */
+	NEXT_SETUP_EGRESS = 16,
+	NEXT_SETUP_INGRESS,
+	NEXT_EDGE_EGRESS,
+	NEXT_EDGE_INGRESS,
+	NEXT_ANCHOR_EGRESS,
+	NEXT_ANCHOR_INGRESS,
+	NEXT_CONTROL,
+	NEXT_LOCK,
+	NEXT_ANSWER,
+	NEXT_RELEASE,
+	NEXT_EMIT,
+	NEXT_TOMBSTONE,
+};
+
+/* A SYN that opens a session, not its answer. */
+INLINE int opens(const struct wire_tcp *tcp) { return (tcp->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN; }
+
+/* Program: a packet leaves. */
+INLINE int egress(struct packet *p)
+{
+	struct headers h;
+
+	if (headers_find(p, &h))
+		return VERDICT_PASS;
+	if (opens(h.tcp))
+		return NEXT_SETUP_EGRESS;
+	struct five_tuple key = headers_tuple(&h);
+	struct entry *e = port_egress(&key);
+	if (!e)
+		return VERDICT_PASS;
+	if (e->flags & ENTRY_TOMBSTONE)
+		return NEXT_TOMBSTONE;
+	if (h.tcp->flags & (TCP_SYN | TCP_FIN | TCP_RST))
+		return NEXT_EDGE_EGRESS;
+	if (e->slow)
+		return NEXT_ANCHOR_EGRESS;
+	if (translate(p, &h, e, 0))
+		return VERDICT_DROP;
+	return port_leave(p, e->next_hop);
+}
+
+/* A control segment says so in its first option. */
+INLINE int is_control(const struct headers *h)
+{
+	be32 *option = (be32 *)(h->tcp + 1);
+
+	return h->tcp->data_offset >= 0x60 && (void *)(option + 1) <= h->end && *option == CONTROL_OPTION;
+}
+
+/* Program: a packet arrives. */
+INLINE int ingress(struct packet *p)
+{
+	struct headers h;
+
+	if (headers_find(p, &h))
+		return VERDICT_PASS;
+	struct five_tuple key = headers_tuple(&h);
+	struct entry *e = port_ingress(&key);
+	if (!e || opens(h.tcp)) {
+		if (h.tcp->data_offset >= 0x60 && (u8 *)(h.tcp + 1) + 4 > (u8 *)h.end) {
+			if (port_pull(p, AT_OPTIONS + 4) || headers_at(p, &h))
+				return VERDICT_PASS;
+		}
+		if (is_control(&h))
+			return NEXT_CONTROL;
+		return opens(h.tcp) ? NEXT_SETUP_INGRESS : VERDICT_PASS;
+	}
+	if (e->flags & ENTRY_TOMBSTONE) {
+		port_count(COUNT_DROP_TOMBSTONE);
+		return VERDICT_DROP;
+	}
+	if (h.tcp->flags & (TCP_SYN | TCP_FIN | TCP_RST))
+		return NEXT_EDGE_INGRESS;
+	if (e->slow)
+		return NEXT_ANCHOR_INGRESS;
+	return translate(p, &h, e, 1) ? VERDICT_DROP : VERDICT_PASS;
+}
+
+/* Program: a SYN arrives. */
+INLINE int setup_ingress(struct packet *p)
+{
+	struct scratch *x = port_scratch();
+	struct config *config = port_config();
+
+	if (!x || !config || segment_read(p))
+		return VERDICT_PASS;
+	struct segment *syn = &x->segment;
+	if (!syn->payload || !is_own(config, syn->old_dst))
+		return VERDICT_PASS;
+	u32 reason = (u32)message_read(p, AT_TCP + syn->header, syn->payload, config);
+	if (reason != COUNT_NONE) {
+		port_count(reason);
+		return reason == COUNT_PASS_FOREIGN_PAYLOAD ? VERDICT_PASS : VERDICT_DROP;
+	}
+	struct message_header *m = (struct message_header *)x->message;
+	if (m->type != MESSAGE_SETUP || setup_message_lists(x->message_length)) {
+		port_count(COUNT_DROP_BAD_MESSAGE);
+		return VERDICT_DROP;
+	}
+	struct five_tuple key = segment_tuple(syn);
+	if (x->lists.reconfiguration && !x->lists.chain_length && port_session(&x->lists.handle))
+		return new_path_accept(p, x, &key);
+	return setup_arrived(p, x, config, &key);
+}
+
+/* SYN-ACK, FIN and RST change the session's record; then they are translated like any other segment.
+ * `way` is the direction in which the segment travels. */
+INLINE void edge_note(struct segment *s, struct entry *e, u32 way)
+{
+	u64 nonce = e->nonce;
+	struct session *session = port_session(&nonce);
+
+	if (!session)
+		return;
+	if (s->flags & TCP_SYN && !(session->offer[way & 1].has & OFFER_SEEN)) {
+		session->offer[way & 1] = s->offer;
+		e->seen.seq_high = s->seq + 1;
+		e->seen.tsval = s->tsval;
+		tell(EVENT_SESSION_ESTABLISHED, nonce, 0, 0, e->side);
+	}
+	u32 flag = s->flags & TCP_RST ? SESSION_RST : way == RIGHTWARD ? SESSION_FIN_RIGHTWARD : SESSION_FIN_LEFTWARD;
+	if (s->flags & (TCP_FIN | TCP_RST) && !(session->flags & flag)) {
+		session->flags |= flag;
+		tell(s->flags & TCP_RST ? EVENT_SESSION_RST : EVENT_SESSION_FIN, nonce, 0, way, e->side);
+	}
+}
+
+INLINE int edge(struct packet *p, struct entry *e, u32 way, int arriving)
+{
+	struct scratch *x = port_scratch();
+
+	if (!x || !e || segment_read(p))
+		return VERDICT_DROP;
+	struct segment *s = &x->segment;
+	edge_note(s, e, way);
+	if (e->slow && !(s->flags & TCP_SYN && !arriving))
+		return arriving ? NEXT_ANCHOR_INGRESS : NEXT_ANCHOR_EGRESS;
+	if (arriving) {
+		see(&e->seen, s->seq + e->to.seq_delta + s->length, s->length, s->flags, s->ack + e->to.ack_delta,
+		    shift_window(s->window, e->to.window_shift));
+		e->seen.tsval = s->tsval + e->to.tsval_delta;
+	} else {
+		see(&e->seen, s->seq + s->length, s->length, s->flags, s->ack, s->window);
+		e->seen.tsval = s->tsval;
+	}
+	segment_translate(s, &e->to);
+	if (segment_write(p))
+		return VERDICT_DROP;
+	return arriving ? VERDICT_PASS : port_leave(p, e->next_hop);
+}
+
+INLINE struct five_tuple packet_tuple(struct packet *p)
+{
+	struct headers h;
+	struct five_tuple none = {};
+
+	return headers_find(p, &h) ? none : headers_tuple(&h);
+}
+
+/* Program: SYN-ACK, FIN or RST of a session leaves. */
+INLINE int edge_egress(struct packet *p)
+{
+	struct five_tuple key = packet_tuple(p);
+	struct entry *e = port_egress(&key);
+
+	return e ? edge(p, e, e->side == SIDE_RIGHT ? RIGHTWARD : LEFTWARD, 0) : VERDICT_PASS;
+}
+
+/* Program: SYN-ACK, FIN or RST of a session arrives. */
+INLINE int edge_ingress(struct packet *p)
+{
+	struct five_tuple key = packet_tuple(p);
+	struct entry *e = port_ingress(&key);
+
+	return e ? edge(p, e, e->side == SIDE_RIGHT ? LEFTWARD : RIGHTWARD, 1) : VERDICT_PASS;
+}
+
+/* Program: a control segment arrives. */
+INLINE int control_ingress(struct packet *p)
+{
+	struct scratch *x = port_scratch();
+	struct config *config = port_config();
+
+	if (!x || !config || segment_read(p))
+		return VERDICT_PASS;
+	struct segment *s = &x->segment;
+	if (!is_own(config, s->old_dst))
+		return VERDICT_PASS; /* on its way to another agent */
+	u32 reason = (u32)message_read(p, AT_TCP + s->header, s->payload, config);
+	if (reason != COUNT_NONE || x->message_length != CONTROL_BYTES) {
+		port_count(reason == COUNT_NONE || reason == COUNT_PASS_FOREIGN_PAYLOAD ? COUNT_DROP_BAD_MESSAGE : reason);
+		return VERDICT_DROP;
+	}
+	port_count(COUNT_CONTROL_RECEIVED);
+	struct control_message *m = control_message(x);
+	switch (m->header.type) {
+	case MESSAGE_REQUEST_LOCK: return NEXT_LOCK;
+	case MESSAGE_ACK_LOCK:
+	case MESSAGE_NACK_LOCK: return NEXT_ANSWER;
+	case MESSAGE_RELEASE:
+	case MESSAGE_ACK_RELEASE:
+	case MESSAGE_CANCEL:
+	case MESSAGE_ACK_CANCEL: return NEXT_RELEASE;
+	case MESSAGE_TRIGGER: tell(EVENT_TRIGGER, m->header.nonce, be32_of(m->txid), m->right_anchor, SIDE_RIGHT); break;
+	default: port_count(COUNT_DROP_BAD_MESSAGE);
+	}
+	return VERDICT_DROP;
+}
+
+/* Program: requestLock. */
+INLINE int lock_step(struct packet *p)
+{
+	struct scratch *x = port_scratch();
+	struct config *config = port_config();
+
+	if (!x || !config)
+		return VERDICT_DROP;
+	struct five_tuple key = segment_tuple(&x->segment);
+	return lock_requested(p, x, config, &key);
+}
+
+/* Program: ackLock or nackLock. */
+INLINE int answer_step(struct packet *p)
+{
+	struct scratch *x = port_scratch();
+	struct config *config = port_config();
+
+	return x && config ? lock_answered(p, x, config) : VERDICT_DROP;
+}
+
+/* Program: release, cancel and their answers. */
+INLINE int release_step(struct packet *p)
+{
+	struct scratch *x = port_scratch();
+	struct config *config = port_config();
+
+	if (!x || !config)
+		return VERDICT_DROP;
+	struct five_tuple key = segment_tuple(&x->segment);
+	switch (control_message(x)->header.type) {
+	case MESSAGE_RELEASE: return release_arrived(p, x, config, &key);
+	case MESSAGE_ACK_RELEASE: return release_answered(p, x, config);
+	case MESSAGE_CANCEL: return cancel_arrived(p, x, config, &key);
+	}
+	return cancel_answered(p, x, config);
+}
+
+/* Program: the stack of a middlebox that has left goes on talking: a FIN is acknowledged, all else is swallowed. */
+INLINE int tombstone_egress(struct packet *p)
+{
+	struct scratch *x = port_scratch();
+
+	if (!x || segment_read(p))
+		return VERDICT_DROP;
+	struct segment *s = &x->segment;
+	port_count(COUNT_DROP_TOMBSTONE);
+	if (!(s->flags & TCP_FIN))
+		return VERDICT_DROP;
+	struct five_tuple key = segment_tuple(s);
+	struct frame_header f = { reversed(&key), s->ack, s->seq + s->length, TCP_ACK, HANDSHAKE_WINDOW };
+	frame_start(x, &f);
+	if (s->timestamp_at)
+		frame_timestamp(x, s->tsecr, s->tsval);
+	if (frame_finish(p, 0))
+		return VERDICT_DROP;
+	return port_deliver(p);
+}
+
+#endif

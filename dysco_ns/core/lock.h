@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The lock handshake: requestLock rightward, ackLock or nackLock back (paper III-B, III-D).
+ *
+ * The agent at the left of each subsession keeps its lock.  On the way the message crosses a spliced proxy from one
+ * of its sessions to the other, and gathers the deltas of what will leave the chain.
+ */
+#ifndef DYSCO_LOCK_H
+#define DYSCO_LOCK_H
+#include "control.h"
+#include "newpath.h"
+
+/* The session that goes on to the right of `s` at this agent: itself, or the one a proxy joined to it. */
+INLINE struct session *beyond(struct session *s, u64 *nonce)
+{
+	if (!(s->flags & SESSION_LAST))
+		return s;
+	if (!(s->flags & SESSION_SPLICED))
+		return 0;
+	*nonce = s->peer;
+	return port_session(nonce);
+}
+
+INLINE int at_right_anchor(const struct config *config, const struct control_message *m)
+{
+	return !(m->flags & CONTROL_RIGHT_OF) && is_own(config, m->right_anchor);
+}
+
+/* "The agent right of me": the last middlebox that is to leave writes its neighbour's address there. */
+INLINE void name_right_anchor(const struct config *config, struct control_message *m, const struct session *next)
+{
+	if (!(m->flags & CONTROL_RIGHT_OF) || !is_own(config, m->right_anchor))
+		return;
+	m->right_anchor = next->right_sub.dst;
+	m->flags &= (u8)~CONTROL_RIGHT_OF;
+}
+
+/* Takes the lock of the subsession right of `s` for a transaction; repeated requests of the same one succeed. */
+INLINE int lock_take(struct session *s, u32 txid, be32 requestor)
+{
+	if (s->lock != UNLOCKED && s->txid != txid && port_now() > s->lock_until_ns)
+		s->lock = UNLOCKED; /* a dead anchor's lease has run out */
+	if (s->lock != UNLOCKED && s->txid != txid)
+		return -1;
+	if (s->lock == UNLOCKED && __sync_val_compare_and_swap(&s->lock, UNLOCKED, LOCK_PENDING) != UNLOCKED)
+		return -1;
+	s->txid = txid;
+	s->requestor = requestor;
+	s->lock_until_ns = port_now() + LOCK_LEASE_NS;
+	return 0;
+}
+
+/* This agent is the right anchor: its record of the reconfiguration.  Returns enum refusal. */
+INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce, u32 txid)
+{
+	struct control_message *m = control_message(x);
+	struct reconfig_key key = { nonce, SIDE_LEFT, 0 };
+	struct reconfig *r = port_reconfig(&key);
+
+	if (!s->left_sub.dport)
+		return REFUSED_NO_RIGHT_ANCHOR;
+	if (s->flags & (SESSION_RST | SESSION_LEFT_CHAIN))
+		return REFUSED_SESSION_OVER;
+	if (r && r->phase != PHASE_DONE)
+		return r->txid == txid ? REFUSED_NOT : REFUSED_BUSY;
+	struct five_tuple out_key = reversed(&s->left_tuple);
+	struct entry *out = port_egress(&out_key), *in = port_ingress(&s->left_sub);
+	if (!out || !in)
+		return REFUSED_SESSION_OVER;
+	r = (struct reconfig *)x->reconfig;
+	__builtin_memset(r, 0, sizeof(*r));
+	r->txid = txid;
+	r->phase = PHASE_LOCKING;
+	r->flags = m->flags & CONTROL_SPLICED ? RECONFIG_SPLICED : 0;
+	r->left_anchor = m->left_anchor;
+	r->right_anchor = m->right_anchor;
+	r->handle = nonce;
+	r->out_key = out_key;
+	r->old_in = s->left_sub;
+	r->peer_delta = be32_of(m->right_delta) + s->leg_delta[SIDE_LEFT];
+	r->new_path = in->path + 1;
+	if (port_put_reconfig(&key, r))
+		return REFUSED_BUSY;
+	out->slow = 1;
+	in->slow = 1;
+	tell(EVENT_LOCKED, nonce, txid, m->left_anchor, SIDE_LEFT);
+	return REFUSED_NOT;
+}
+
+/* What the middleboxes between the anchors do to sequence numbers is added to the message as it passes. */
+INLINE void gather_rightward(struct control_message *m, const struct session *s)
+{
+	u32 delta = be32_of(m->right_delta) + s->leg_delta[SIDE_LEFT];
+
+	if (s->flags & SESSION_SPLICED) {
+		delta += s->splice_delta[RIGHTWARD];
+		m->flags |= CONTROL_SPLICED;
+	}
+	m->right_delta = be32_of(delta);
+}
+
+INLINE void gather_leftward(struct control_message *m, const struct session *s)
+{
+	u32 delta = be32_of(m->left_delta) + s->leg_delta[SIDE_RIGHT];
+
+	if (s->flags & SESSION_SPLICED)
+		delta += s->splice_delta[LEFTWARD];
+	m->left_delta = be32_of(delta);
+}
+
+/* The two sessions of a proxy must agree about timestamps, or neither side could echo the other's. */
+INLINE int splice_compatible(const struct session *a, const struct session *b)
+{
+	u8 differ = a->offer[LEFTWARD].has ^ b->offer[LEFTWARD].has;
+
+	return !(differ & OFFER_TIMESTAMP) && a->offer[LEFTWARD].has & OFFER_TIMESTAMP;
+}
+
+/* requestLock has arrived from the left. */
+INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
+{
+	struct control_message *m = control_message(x);
+	u64 nonce = m->header.nonce;
+	u32 txid = be32_of(m->txid);
+	struct session *s = port_session(&nonce);
+
+	if (!s)
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_NO_SESSION);
+	if (at_right_anchor(config, m)) {
+		u32 refusal = lock_at_right_anchor(x, s, nonce, txid);
+		m->handle = nonce;
+		m->left_delta = be32_of(0);
+		m->window_scale = s->offer[LEFTWARD].window_scale;
+		return control_answer(p, x, key, refusal ? MESSAGE_NACK_LOCK : MESSAGE_ACK_LOCK, refusal);
+	}
+	struct session *next = beyond(s, &nonce);
+	if (!next)
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK,
+				      is_own(config, m->right_anchor) ? REFUSED_NOT_SPLICED : REFUSED_NO_RIGHT_ANCHOR);
+	if ((s->flags | next->flags) & (SESSION_RST | SESSION_LEFT_CHAIN) || !next->right_sub.dport)
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_SESSION_OVER);
+	if (next != s && !splice_compatible(s, next))
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_OPTIONS);
+	if (lock_take(next, txid, m->left_anchor))
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_LOCKED);
+	next->request_from = *key;
+	name_right_anchor(config, m, next);
+	gather_rightward(m, s);
+	m->header.nonce = nonce;
+	m->hops++;
+	tell(EVENT_LOCK_PENDING, nonce, txid, m->left_anchor, SIDE_RIGHT);
+	struct five_tuple to = control_tuple(config, &next->right_sub);
+	return control_send(p, x, &to);
+}
+
+/* An answer has come from the right to an agent that is not the left anchor: pass it on, leftward. */
+INLINE int lock_answer_passes(struct packet *p, struct scratch *x, struct session *s, u64 nonce, int granted)
+{
+	struct control_message *m = control_message(x);
+	u32 txid = be32_of(m->txid);
+
+	if (s->lock == UNLOCKED || s->txid != txid) {
+		port_count(COUNT_DROP_STALE_TXID);
+		return VERDICT_DROP;
+	}
+	s->lock = granted ? LOCKED : UNLOCKED;
+	tell(granted ? EVENT_LOCKED : EVENT_UNLOCKED, nonce, txid, m->left_anchor, SIDE_RIGHT);
+	if (granted)
+		gather_leftward(m, s);
+	if (s->flags & SESSION_SPLICED)
+		m->header.nonce = s->peer;
+	struct five_tuple back = reversed(&s->request_from);
+	return control_send(p, x, &back);
+}
+
+/* ackLock or nackLock has arrived from the right. */
+INLINE int lock_answered(struct packet *p, struct scratch *x, struct config *config)
+{
+	struct control_message *m = control_message(x);
+	u64 nonce = m->header.nonce;
+	int granted = m->header.type == MESSAGE_ACK_LOCK;
+	struct session *s = port_session(&nonce);
+	struct reconfig_key record = { nonce, SIDE_RIGHT, 0 };
+	struct reconfig *r = port_reconfig(&record);
+
+	if (!s) {
+		port_count(COUNT_DROP_UNKNOWN_SESSION);
+		return VERDICT_DROP;
+	}
+	if (!is_own(config, m->left_anchor))
+		return lock_answer_passes(p, x, s, nonce, granted);
+	if (!r || r->txid != be32_of(m->txid) || r->phase != PHASE_LOCKING) {
+		port_count(COUNT_DROP_STALE_TXID);
+		return VERDICT_DROP;
+	}
+	if (granted)
+		return new_path_start(p, x, config, s, nonce, r);
+	entry_set_slow(&r->out_key, &r->old_in, 0);
+	port_drop_reconfig(&record);
+	s->lock = UNLOCKED;
+	tell(EVENT_LOCK_REFUSED, nonce, be32_of(m->txid), m->reason, SIDE_RIGHT);
+	return VERDICT_DROP;
+}
+
+#endif

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Signalling messages: their layout, and their signature.  docs/wire-format.md draws them.
+ *
+ * A message is a header, then (by its type) fixed fields or a list of type-length-value fields, then 32 bytes of
+ * HMAC-SHA256 over all of it if it is signed.  Kept short: up to 55 bytes cost one SHA-256 block.
+ */
+#ifndef DYSCO_MESSAGE_H
+#define DYSCO_MESSAGE_H
+#include "reasons.h"
+#include "scratch.h"
+
+enum message_type {
+	MESSAGE_SETUP = 1,      /* payload of a SYN; all others travel in segments with option 254 */
+	MESSAGE_REQUEST_LOCK,
+	MESSAGE_ACK_LOCK,
+	MESSAGE_NACK_LOCK,
+	MESSAGE_RELEASE,        /* left anchor: my cutoff, my state; asks for the right one's */
+	MESSAGE_ACK_RELEASE,
+	MESSAGE_CANCEL,
+	MESSAGE_ACK_CANCEL,
+	MESSAGE_TRIGGER,        /* a middlebox asks the agent on its left to remove it */
+};
+
+enum {
+	MESSAGE_MAGIC = 0x4459,
+	MESSAGE_VERSION_IPV4 = 0x14,
+	MESSAGE_SIGNED = 1,
+	TLV_MUST_UNDERSTAND = 0x80,
+	TLV_CHAIN = 0x81,           /* addresses of the middleboxes after the receiver */
+	TLV_RECONFIGURATION = 0x82, /* handle and transaction: this SYN makes a new path */
+};
+
+struct message_header {
+	be16 magic;
+	u8 version, type;
+	be16 length;            /* of the whole message without its signature */
+	u8 flags, key;
+	u64 nonce;              /* of the session at the receiver */
+};
+_Static_assert(sizeof(struct message_header) == 16, "message_header");
+
+struct setup_message {
+	struct message_header header;
+	struct five_tuple session;      /* as the sender knows it */
+	struct five_tuple subsession;   /* as the sender sent it: another on arrival reveals a NAT */
+};
+_Static_assert(sizeof(struct setup_message) == 40, "setup_message");
+
+enum control_flag {
+	CONTROL_RIGHT_OF = 1,       /* right_anchor names the last middlebox to leave; it writes its neighbour there */
+	CONTROL_SPLICED = 2,        /* a spliced proxy is on the old path */
+	CONTROL_DRAINED = 4,        /* the sender no longer needs the old path */
+	CONTROL_BETA = 8,           /* beta holds: the sender's cutoff is fixed */
+	CONTROL_BETA_KNOWN = 16,    /* the sender knows the receiver's beta */
+	CONTROL_OVER = 32,          /* both anchors are drained: the old path may go */
+};
+
+struct control_message {
+	struct message_header header;
+	be32 txid;
+	be32 left_anchor, right_anchor;
+	be32 right_delta, left_delta;   /* paper III-D */
+	u8 reason, flags;               /* enum refusal, enum control_flag */
+	u8 hops, window_scale;          /* the sender's end host's */
+	u64 handle;                     /* the session's nonce at the right anchor */
+	be32 beta;
+};
+enum { CONTROL_BYTES = 52 };
+
+struct tlv_reconfiguration {
+	u8 type, length;
+	u8 window_scale, has;           /* of the session's offer at the left anchor */
+	be32 txid;
+	u8 handle[8];
+};
+_Static_assert(sizeof(struct tlv_reconfiguration) == 16, "tlv_reconfiguration");
+
+/* HMAC-SHA256 of x->message[0..length) with `key`; the digest is left in x->sha.state.  The states after the two pad
+ * blocks are prepared by the daemon, which saves two of five compressions. */
+NOINLINE int message_digest(u32 length, u32 key)
+{
+	struct scratch *x = port_scratch();
+	struct hmac_key *k = port_key(key);
+
+	if (!x || !k || !k->valid || length < 1 || length > MAX_MESSAGE)
+		return -1;
+	x->message[length & 255] = 0x80;
+	u32 blocks = (length + 9 + 63) / 64, bits = (64 + length) * 8;
+	for (u32 i = 0; i < 192; i++) {
+		VARY(length, k->valid);
+		if (i > length)
+			x->message[i] = 0;
+	}
+	for (int i = 0; i < 8; i++)
+		x->sha.state[i] = k->inner[i];
+	for (u32 block = 0; block < 3; block++) {
+		VARY(blocks, k->valid);
+		if (block >= blocks)
+			break;
+		for (u32 i = 0; i < 16; i++)
+			x->sha.w[i] = be32_of(((be32 *)x->message)[block * 16 + i]);
+		if (block == blocks - 1)
+			x->sha.w[15] = bits;
+		sha256_block(&x->sha);
+	}
+	for (int i = 0; i < 8; i++) {
+		x->sha.w[i] = x->sha.state[i];
+		x->sha.state[i] = k->outer[i];
+	}
+	x->sha.w[8] = 0x80000000;
+	for (int i = 9; i < 15; i++)
+		x->sha.w[i] = 0;
+	x->sha.w[15] = (64 + 32) * 8;
+	sha256_block(&x->sha);
+	return 0;
+}
+
+/* Signs the message of x->message_length bytes if the configuration says so; returns all its bytes or < 0. */
+NOINLINE int message_sign(struct config *config)
+{
+	struct scratch *x = port_scratch();
+
+	if (!x || !config)
+		return -1;
+	u32 length = x->message_length;
+	struct message_header *header = (struct message_header *)x->message;
+	header->magic = be16_of(MESSAGE_MAGIC);
+	header->version = MESSAGE_VERSION_IPV4;
+	header->length = be16_of(length);
+	header->flags = config->flags & CONFIG_SIGN ? MESSAGE_SIGNED : 0;
+	header->key = (u8)config->key;
+	if (!(config->flags & CONFIG_SIGN))
+		return (int)length;
+	if (message_digest(length, config->key))
+		return -1;
+	KEEP(length);
+	if (length < sizeof(*header) || length > MAX_MESSAGE)
+		return -1;
+	for (int i = 0; i < 8; i++)
+		store32(&x->message[length + 4 * i], x->sha.state[i]);
+	return (int)(length + SIGNATURE_BYTES);
+}
+
+/* Reads the payload at `at` into scratch and checks it.  Returns COUNT_NONE when it is a message of ours,
+ * COUNT_PASS_FOREIGN_PAYLOAD when it is somebody else's data, and else why it must be dropped. */
+NOINLINE int message_read(struct packet *p, u32 at, u32 bytes, struct config *config)
+{
+	struct scratch *x = port_scratch();
+
+	if (!x || !p || !config || bytes < sizeof(struct message_header))
+		return COUNT_PASS_FOREIGN_PAYLOAD;
+	struct message_header *header = (struct message_header *)x->message;
+	if (port_load(p, at, header, sizeof(*header)) || header->magic != be16_of(MESSAGE_MAGIC) ||
+	    header->version != MESSAGE_VERSION_IPV4)
+		return COUNT_PASS_FOREIGN_PAYLOAD;
+	u32 length = be16_of(header->length);
+	u32 signature = header->flags & MESSAGE_SIGNED ? SIGNATURE_BYTES : 0;
+	if (length < sizeof(struct setup_message) || length > MAX_MESSAGE || bytes != length + signature)
+		return COUNT_DROP_BAD_MESSAGE;
+	KEEP(bytes);
+	if (bytes < sizeof(struct setup_message) || bytes > MAX_MESSAGE + SIGNATURE_BYTES || port_load(p, at, x->message, bytes))
+		return COUNT_DROP_BAD_MESSAGE;
+	x->message_length = length;
+	x->message_signed = signature;
+	if (!(config->flags & CONFIG_SIGN))
+		return signature ? COUNT_DROP_BAD_SIGNATURE : COUNT_NONE;
+	if (!signature)
+		return COUNT_DROP_UNSIGNED;
+	u32 given[8];
+	KEEP(length);
+	if (length > MAX_MESSAGE)
+		return COUNT_DROP_BAD_MESSAGE;
+	for (int i = 0; i < 8; i++)
+		given[i] = load32(&x->message[length + 4 * i]);
+	if (message_digest(length, header->key & (MAX_KEYS - 1)))
+		return COUNT_DROP_BAD_SIGNATURE;
+	u32 wrong = 0; /* constant time */
+	for (int i = 0; i < 8; i++)
+		wrong |= given[i] ^ x->sha.state[i];
+	return wrong ? COUNT_DROP_BAD_SIGNATURE : COUNT_NONE;
+}
+
+#endif

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The handshake of the new path (paper III-A, III-C, III-E).
+ *
+ * left anchor                         right anchor
+ *   SYN, set-up message, TSval T0  ->
+ *                                  <-  SYN-ACK, TSval T0'
+ *   ACK                            ->  ready
+ *                               ready  <-  ACK with the scaled window
+ *
+ * The initial sequence numbers say "nothing sent yet on this path": the next unsent number, less one for the SYN.
+ */
+#ifndef DYSCO_NEWPATH_H
+#define DYSCO_NEWPATH_H
+#include "control.h"
+#include "setup.h"
+
+enum { HANDSHAKE_WINDOW = 65535 };
+
+/* What the session offered in the direction in which this anchor now sends. */
+INLINE const struct offer *own_offer(const struct session *s, u32 side)
+{
+	return side == SIDE_RIGHT ? &s->offer[RIGHTWARD] : &s->offer[LEFTWARD];
+}
+
+/* The window scale by which the stack here reads what arrives from this side. */
+INLINE u32 known_scale(const struct session *s, u32 side)
+{
+	return side == SIDE_RIGHT ? s->offer[LEFTWARD].window_scale : s->offer[RIGHTWARD].window_scale;
+}
+
+/* Both anchors: fixes what this end offers on the new path, from what it has last sent on the old one. */
+INLINE void new_path_prepare(struct reconfig *r, const struct session *s, u32 side, const struct entry *out,
+			     const struct entry *in)
+{
+	r->own_scale = own_offer(s, side)->window_scale;
+	r->known_scale = known_scale(s, side);
+	r->isn_out = out->seen.seq_high - 1;
+	r->ts_out0 = out->seen.tsval;
+	r->ts_held = out->seen.tsval;
+	r->ts_delivered = in->seen.tsval;
+	r->ts_old_seen = in->seen.tsval;
+	r->old_rcvd = in->seen.seq_high;
+	r->old_rcvd_acked = out->seen.ack;
+	r->old_sent_acked = in->seen.ack;
+	r->old_window = in->seen.window;
+	if (!(r->flags & RECONFIG_SPLICED) && !in->to.tsval_delta) {
+		r->ts_offset = 0;
+		r->flags |= RECONFIG_TS_OFFSET;
+	}
+}
+
+INLINE int new_path_entry(struct scratch *x, struct reconfig *r, u64 nonce, u32 side)
+{
+	struct five_tuple local = reversed(&r->out_key), arriving = r->new_in;
+	struct entry *e = entry_start(x, nonce, side, &local);
+
+	e->path = r->new_path;
+	e->slow = 1;
+	return port_put_ingress(&arriving, e);
+}
+
+/* The set-up message of the new path's SYN: the old one's fields, then the reconfiguration. */
+INLINE void new_path_message(struct scratch *x, const struct session *s, const struct reconfig *r, u64 nonce)
+{
+	struct setup_message *m = (struct setup_message *)x->message;
+	u32 others = r->chain_length ? r->chain_length - 1 : 0, at = sizeof(*m);
+
+	m->header.type = MESSAGE_SETUP;
+	m->header.nonce = nonce;
+	m->session = r->out_key;
+	m->subsession = reversed(&r->new_in);
+	if (others) {
+		x->message[at] = TLV_CHAIN;
+		x->message[at + 1] = (u8)(2 + 4 * others);
+		for (u32 i = 0; i < MAX_MIDDLEBOXES - 1; i++)
+			if (i < others)
+				__builtin_memcpy(&x->message[at + 2 + 4 * i], &r->chain[i + 1], 4);
+		at += 2 + 4 * others;
+	}
+	KEEP(at);
+	at &= 127;
+	x->message[at] = TLV_RECONFIGURATION;
+	x->message[at + 1] = sizeof(struct tlv_reconfiguration);
+	x->message[at + 2] = s->offer[RIGHTWARD].window_scale;
+	x->message[at + 3] = s->offer[RIGHTWARD].has;
+	store32(&x->message[at + 4], r->txid);
+	store32(&x->message[at + 8], be32_of((u32)r->handle));
+	store32(&x->message[at + 12], be32_of((u32)(r->handle >> 32)));
+	x->message_length = at + sizeof(struct tlv_reconfiguration);
+}
+
+/* Left anchor: makes the packet in hand the new path's SYN.  Returns the next hop's index, 0: cannot. */
+NOINLINE u32 new_path_syn(struct packet *p, u64 nonce)
+{
+	struct scratch *x = port_scratch();
+	struct config *config = port_config();
+	struct session *s = port_session(&nonce);
+	struct reconfig_key key = { nonce, SIDE_RIGHT, 0 };
+	struct reconfig *r = port_reconfig(&key);
+
+	if (!x || !config || !s || !r || !p)
+		return 0;
+	new_path_message(x, s, r, nonce);
+	int bytes = message_sign(config);
+	if (bytes < 0)
+		return 0;
+	struct frame_header f = { reversed(&r->new_in), r->isn_out, 0, TCP_SYN, HANDSHAKE_WINDOW };
+	frame_start(x, &f);
+	frame_syn_options(x, &s->offer[RIGHTWARD], r->ts_out0, 0);
+	return frame_finish(p, (u32)bytes) ? 0 : r->new_next_hop;
+}
+
+INLINE void lock_abandon(struct session *s, struct reconfig *r, u64 nonce, u32 reason)
+{
+	struct reconfig_key key = { nonce, SIDE_RIGHT, 0 };
+
+	tell(EVENT_LOCK_REFUSED, nonce, r->txid, reason, SIDE_RIGHT);
+	entry_set_slow(&r->out_key, &r->old_in, 0);
+	s->lock = UNLOCKED;
+	port_drop_reconfig(&key);
+}
+
+/* Left anchor: ackLock has come, the new path begins. */
+INLINE int new_path_start(struct packet *p, struct scratch *x, struct config *config, struct session *s, u64 nonce,
+			  struct reconfig *r)
+{
+	struct control_message *m = control_message(x);
+	struct entry *out = port_egress(&r->out_key), *in = port_ingress(&r->old_in);
+	struct five_tuple to = {};
+
+	if (!out || !in)
+		return VERDICT_DROP;
+	s->lock = LOCKED;
+	r->handle = m->handle;
+	r->right_anchor = m->right_anchor;
+	r->peer_delta = be32_of(m->left_delta) + s->leg_delta[SIDE_RIGHT];
+	if (m->flags & CONTROL_SPLICED)
+		r->flags |= RECONFIG_SPLICED;
+	r->in_window_shift = (s32)m->window_scale - (s32)known_scale(s, SIDE_RIGHT);
+	be32 next = r->chain_length ? r->chain[0] : r->right_anchor;
+	u32 hop = subsession_to(p, config, next, &r->out_key, &to);
+	if (!hop) {
+		lock_abandon(s, r, nonce, REFUSED_NO_ROUTE);
+		return VERDICT_DROP;
+	}
+	r->new_out.to = to;
+	r->new_next_hop = hop;
+	r->new_in = reversed(&to);
+	if (new_path_entry(x, r, nonce, SIDE_RIGHT)) {
+		lock_abandon(s, r, nonce, REFUSED_BUSY);
+		return VERDICT_DROP;
+	}
+	new_path_prepare(r, s, SIDE_RIGHT, out, in);
+	r->phase = PHASE_HANDSHAKE;
+	tell(EVENT_NEW_PATH_SYN, nonce, r->txid, r->right_anchor, SIDE_RIGHT);
+	hop = new_path_syn(p, nonce);
+	return hop ? port_redirect(p, hop) : VERDICT_DROP;
+}
+
+/* Right anchor: the SYN has come.  Answers with SYN-ACK and, at once, an ACK whose window is scaled: the SYN-ACK's
+ * is not, and a warm sender's first flight would overrun it at a strict firewall. */
+INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct five_tuple *key)
+{
+	struct segment *syn = &x->segment;
+	struct setup_lists *l = &x->lists;
+	u64 nonce = l->handle;
+	struct reconfig_key record = { nonce, SIDE_LEFT, 0 };
+	struct reconfig *r = port_reconfig(&record);
+	struct session *s = port_session(&nonce);
+
+	if (!r || !s || r->txid != l->txid) {
+		port_count(COUNT_DROP_STALE_TXID);
+		return VERDICT_DROP;
+	}
+	struct entry *out = port_egress(&r->out_key), *in = port_ingress(&r->old_in);
+	if (!out || !in)
+		return VERDICT_DROP;
+	if (r->phase == PHASE_LOCKING) {
+		r->new_in = *key;
+		r->new_out.to = reversed(key);
+		r->isn_in = syn->seq;
+		r->ts_in0 = syn->tsval;
+		if (syn->timestamp_at)
+			r->flags |= RECONFIG_TIMESTAMPS;
+		r->in_window_shift = (s32)l->window_scale - (s32)known_scale(s, SIDE_LEFT);
+		new_path_prepare(r, s, SIDE_LEFT, out, in);
+		r->new_next_hop = port_route(p, key->src);
+		if (!r->new_next_hop || new_path_entry(x, r, nonce, SIDE_LEFT))
+			return VERDICT_DROP;
+		r->phase = PHASE_HANDSHAKE;
+	} else if (!same_tuple(key, &r->new_in) || r->phase > PHASE_READY) {
+		port_count(COUNT_DROP_STALE_TXID);
+		return VERDICT_DROP;
+	}
+	struct frame_header f = { reversed(key), r->isn_out, r->isn_in + 1, TCP_SYN | TCP_ACK, HANDSHAKE_WINDOW };
+	frame_start(x, &f);
+	frame_syn_options(x, &s->offer[LEFTWARD], r->ts_out0, r->ts_in0);
+	if (frame_finish(p, 0))
+		return VERDICT_DROP;
+	port_send_copy(p, r->new_next_hop);
+	f.seq = r->isn_out + 1;
+	f.flags = TCP_ACK;
+	f.window = out->seen.window;
+	frame_start(x, &f);
+	frame_timestamp(x, r->ts_out0, r->ts_in0);
+	if (frame_finish(p, 0))
+		return VERDICT_DROP;
+	return port_redirect(p, r->new_next_hop);
+}
+
+/* Left anchor: the SYN-ACK has come; it is answered here and goes no further. */
+INLINE int new_path_confirm(struct packet *p, struct scratch *x, struct reconfig *r)
+{
+	struct segment *syn_ack = &x->segment;
+	struct entry *out = port_egress(&r->out_key);
+
+	if (!out || syn_ack->ack != r->isn_out + 1)
+		return VERDICT_DROP;
+	if (r->phase == PHASE_HANDSHAKE && !(r->flags & RECONFIG_SYN_ACK)) {
+		r->isn_in = syn_ack->seq;
+		r->ts_in0 = syn_ack->tsval;
+		r->flags |= RECONFIG_SYN_ACK | (syn_ack->timestamp_at ? RECONFIG_TIMESTAMPS : 0);
+	}
+	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, out->seen.window };
+	frame_start(x, &f);
+	frame_timestamp(x, r->ts_out0, r->ts_in0);
+	if (frame_finish(p, 0))
+		return VERDICT_DROP;
+	return port_redirect(p, r->new_next_hop);
+}
+
+#endif

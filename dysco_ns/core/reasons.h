@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Why a packet was counted, why a reconfiguration was refused, and what happened: names that the daemon, the CLI
+ * and the documentation take from here (through BTF).
+ */
+#ifndef DYSCO_REASONS_H
+#define DYSCO_REASONS_H
+
+enum verdict {
+	VERDICT_PASS,           /* not ours, or ours and ready: go on as it is */
+	VERDICT_DROP,
+	VERDICT_SENT,           /* the port has disposed of it: verdict code in the port's hand */
+};
+
+/* Labels of the counters map; each says what it means by its name. */
+enum counter {
+	COUNT_NONE,
+	COUNT_SESSION_STARTED,
+	COUNT_SESSION_JOINED,
+	COUNT_SYN_REPEATED,
+	COUNT_DROP_TRUNCATED,
+	COUNT_DROP_BAD_MESSAGE,
+	COUNT_DROP_BAD_SIGNATURE,
+	COUNT_DROP_UNSIGNED,
+	COUNT_DROP_NOT_OURS,
+	COUNT_DROP_COLLISION,
+	COUNT_DROP_NO_PORT,
+	COUNT_DROP_NO_ROUTE,
+	COUNT_DROP_TABLE_FULL,
+	COUNT_DROP_RESIZE,
+	COUNT_DROP_UNKNOWN_SESSION,
+	COUNT_DROP_STALE_TXID,
+	COUNT_DROP_BAD_OPTIONS,
+	COUNT_DROP_TOMBSTONE,
+	COUNT_DROP_NO_RECORD,
+	COUNT_PASS_FRAGMENT,
+	COUNT_PASS_IP_OPTIONS,
+	COUNT_PASS_SYN_DATA,
+	COUNT_PASS_FOREIGN_PAYLOAD,
+	COUNT_CONTROL_RECEIVED,
+	COUNT_CONTROL_SENT,
+	COUNT_EMITTED,
+	COUNT_EMIT_FAILED,
+	COUNT_SPLIT,
+	COUNT_SPLIT_FAILED,
+	COUNT_ANSWERED_ON_SPOT,
+	COUNT_EVENT_LOST,
+	COUNT_NEXT_HOP_CACHED,
+	COUNT_NEXT_HOP_KERNEL,
+	COUNT_WINDOW_CLOSED,
+	COUNTERS
+};
+
+/* Why an agent refuses; carried by nackLock. */
+enum refusal {
+	REFUSED_NOT,
+	REFUSED_NO_SESSION,
+	REFUSED_SESSION_OVER,
+	REFUSED_NOT_SPLICED,    /* the middlebox terminates TCP and has not joined its two sessions */
+	REFUSED_LOCKED,
+	REFUSED_NO_RIGHT_ANCHOR,
+	REFUSED_OPTIONS,        /* the two sessions of the proxy negotiated different timestamps */
+	REFUSED_BUSY,           /* an earlier reconfiguration is settling */
+	REFUSED_NO_PORT,
+	REFUSED_NO_ROUTE,
+	REFUSED_BAD_STATE,
+	REFUSALS
+};
+
+enum event_kind {
+	EVENT_NONE,
+	EVENT_SESSION_STARTED,
+	EVENT_SESSION_ESTABLISHED,
+	EVENT_SESSION_FIN,
+	EVENT_SESSION_RST,
+	EVENT_LOCK_REQUESTED,
+	EVENT_LOCK_PENDING,
+	EVENT_LOCKED,
+	EVENT_LOCK_REFUSED,
+	EVENT_UNLOCKED,
+	EVENT_NEW_PATH_SYN,
+	EVENT_NEW_PATH_READY,
+	EVENT_DRAINED,
+	EVENT_OLD_PATH_GONE,
+	EVENT_LEFT_CHAIN,
+	EVENT_SETTLED,
+	EVENT_TRIGGER,
+	EVENT_CANCELLED,
+	EVENT_RELEASE_ANSWERED,
+	EVENTS
+};
+
+struct event {
+	__u64 time_ns;          /* monotonic */
+	__u64 nonce;
+	__u32 kind;             /* enum event_kind */
+	__u32 txid;
+	__u32 value;            /* enum refusal, address, ... by kind */
+	__u32 side;
+};
+
+#endif

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The end of the old path (paper III-F), and of an attempt that failed (III-G).
+ *
+ * Completion is seen in the data path; release tells the other anchor, asks for its state, and unlocks.  It also
+ * carries each anchor's cutoff as a beta, so that a session in which one side says nothing is completed too.  The
+ * left anchor repeats it until the right one answers "over"; a middlebox that has left is told by that answer.
+ */
+#ifndef DYSCO_RELEASE_H
+#define DYSCO_RELEASE_H
+#include "anchor.h"
+#include "lock.h"
+
+/* What the message says about the other anchor. */
+INLINE void release_learn(struct reconfig *r, const struct control_message *m)
+{
+	if (m->flags & CONTROL_BETA && !(r->flags & RECONFIG_BETA_IN)) {
+		r->beta_in = be32_of(m->beta);
+		r->flags |= RECONFIG_BETA_IN;
+	}
+	if (m->flags & CONTROL_BETA && !(r->flags & RECONFIG_PEER_CUTOFF)) {
+		r->peer_cutoff = new_start(r);
+		r->flags |= RECONFIG_PEER_CUTOFF;
+	}
+	if (m->flags & CONTROL_BETA_KNOWN)
+		r->flags |= RECONFIG_BETA_OUT;
+	if (m->flags & CONTROL_DRAINED)
+		r->flags |= RECONFIG_PEER_DRAINED;
+}
+
+/* Takes in what the entries have seen, fixes the cutoff if nothing has been sent since, looks for completion. */
+INLINE u32 release_update(struct reconfig *r, const struct entry *out, const struct entry *old_in, u64 now)
+{
+	if (r->phase != PHASE_READY)
+		return 0;
+	cutoff_fix(r, out->seen.seq_high);
+	r->old_sent_acked = seq_max(r->old_sent_acked, old_in->seen.ack);
+	r->old_rcvd = seq_max(r->old_rcvd, old_in->seen.seq_high);
+	return drained_check(r, now);
+}
+
+INLINE void release_write(struct control_message *m, const struct reconfig *r)
+{
+	m->beta = be32_of(r->beta_out);
+	m->flags = (r->flags & RECONFIG_CUTOFF ? CONTROL_BETA : 0) | (r->flags & RECONFIG_BETA_IN ? CONTROL_BETA_KNOWN : 0) |
+		   (r->flags & RECONFIG_DRAINED ? CONTROL_DRAINED : 0);
+}
+
+/* The old path is over at this anchor. */
+INLINE void old_path_end(struct session *s, struct reconfig *r, u64 nonce, u32 side, struct entry *out,
+			 struct entry *old_in)
+{
+	struct five_tuple new_in = r->new_in;
+
+	entry_bury(old_in);
+	if (side == SIDE_RIGHT) {
+		s->right_sub = reversed(&new_in);
+		s->lock = UNLOCKED;
+		s->chain_length = r->chain_length;
+	} else {
+		s->left_sub = new_in;
+	}
+	s->leg_delta[side & 1] = r->peer_delta;
+	s->done_txid = r->txid;
+	r->phase = PHASE_SETTLING;
+	tell(EVENT_OLD_PATH_GONE, nonce, r->txid, 0, side);
+	settle(r, out, port_ingress(&new_in), nonce, side);
+}
+
+/* Right anchor: release has arrived. */
+INLINE int release_at_right_anchor(struct packet *p, struct scratch *x, struct session *s, u64 nonce,
+				   const struct five_tuple *key)
+{
+	struct control_message *m = control_message(x);
+	struct reconfig_key record = { nonce, SIDE_LEFT, 0 };
+	struct reconfig *r = port_reconfig(&record);
+	u32 over = s->done_txid == be32_of(m->txid);
+
+	if (!over) {
+		if (!r || r->txid != be32_of(m->txid)) {
+			port_count(COUNT_DROP_STALE_TXID);
+			return VERDICT_DROP;
+		}
+		struct entry *out = port_egress(&r->out_key), *in = port_ingress(&r->old_in);
+		if (!out || !in || r->phase < PHASE_READY)
+			return VERDICT_DROP;
+		u64 now = port_now();
+		port_lock(r);
+		release_learn(r, m);
+		u32 drained = release_update(r, out, in, now);
+		port_unlock(r);
+		if (drained)
+			tell(EVENT_DRAINED, nonce, r->txid, 0, SIDE_LEFT);
+		over = r->flags & RECONFIG_DRAINED && m->flags & CONTROL_DRAINED && m->flags & CONTROL_BETA_KNOWN;
+		if (over)
+			old_path_end(s, r, nonce, SIDE_LEFT, out, in);
+	}
+	if (r && r->txid == be32_of(m->txid))
+		release_write(m, r);
+	else
+		m->flags = CONTROL_BETA_KNOWN | CONTROL_DRAINED;
+	if (over)
+		m->flags |= CONTROL_OVER;
+	return control_answer(p, x, key, MESSAGE_ACK_RELEASE, 0);
+}
+
+/* A message of release or cancel passes rightward through an agent between the anchors. */
+INLINE int passes_rightward(struct packet *p, struct scratch *x, struct config *config, struct session *s, u64 nonce)
+{
+	struct control_message *m = control_message(x);
+	struct session *next = beyond(s, &nonce);
+
+	if (!next || (next->txid != be32_of(m->txid))) {
+		port_count(COUNT_DROP_STALE_TXID);
+		return VERDICT_DROP;
+	}
+	next->lock_until_ns = port_now() + LOCK_LEASE_NS;
+	name_right_anchor(config, m, next);
+	m->header.nonce = nonce;
+	struct five_tuple to = control_tuple(config, &next->right_sub);
+	return control_send(p, x, &to);
+}
+
+INLINE int release_arrived(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
+{
+	struct control_message *m = control_message(x);
+	u64 nonce = m->header.nonce;
+	struct session *s = port_session(&nonce);
+
+	if (!s) {
+		port_count(COUNT_DROP_UNKNOWN_SESSION);
+		return VERDICT_DROP;
+	}
+	if (at_right_anchor(config, m))
+		return release_at_right_anchor(p, x, s, nonce, key);
+	return passes_rightward(p, x, config, s, nonce);
+}
+
+/* This middlebox has left the chain: both its subsessions fall silent. */
+INLINE void leave_chain(struct session *left, struct session *right, u64 nonce, u32 txid)
+{
+	struct five_tuple key;
+
+	if (left->flags & SESSION_LEFT_CHAIN)
+		return;
+	key = left->left_sub;
+	entry_bury(port_ingress(&key));
+	key = reversed(&left->left_tuple);
+	entry_bury(port_egress(&key));
+	key = reversed(&right->right_sub);
+	entry_bury(port_ingress(&key));
+	key = right->right_tuple;
+	entry_bury(port_egress(&key));
+	left->flags |= SESSION_LEFT_CHAIN;
+	right->flags |= SESSION_LEFT_CHAIN;
+	tell(EVENT_LEFT_CHAIN, nonce, txid, 0, SIDE_RIGHT);
+}
+
+INLINE int release_answered(struct packet *p, struct scratch *x, struct config *config)
+{
+	struct control_message *m = control_message(x);
+	u64 nonce = m->header.nonce;
+	u32 txid = be32_of(m->txid), over = m->flags & CONTROL_OVER;
+	struct session *s = port_session(&nonce);
+
+	if (!s) {
+		port_count(COUNT_DROP_UNKNOWN_SESSION);
+		return VERDICT_DROP;
+	}
+	if (!is_own(config, m->left_anchor)) {
+		if (s->txid != txid) {
+			port_count(COUNT_DROP_STALE_TXID);
+			return VERDICT_DROP;
+		}
+		struct session *left = s->flags & SESSION_SPLICED ? port_session(&s->peer) : s;
+		if (over && left) {
+			s->lock = UNLOCKED;
+			leave_chain(left, s, nonce, txid);
+		}
+		if (s->flags & SESSION_SPLICED)
+			m->header.nonce = s->peer;
+		struct five_tuple back = reversed(&s->request_from);
+		return control_send(p, x, &back);
+	}
+	struct reconfig_key record = { nonce, SIDE_RIGHT, 0 };
+	struct reconfig *r = port_reconfig(&record);
+	if (!r || r->txid != txid || r->phase != PHASE_READY) {
+		port_count(COUNT_DROP_STALE_TXID);
+		return VERDICT_DROP;
+	}
+	struct entry *out = port_egress(&r->out_key), *in = port_ingress(&r->old_in);
+	if (!out || !in)
+		return VERDICT_DROP;
+	u64 now = port_now();
+	port_lock(r);
+	release_learn(r, m);
+	u32 drained = release_update(r, out, in, now);
+	port_unlock(r);
+	if (drained)
+		tell(EVENT_DRAINED, nonce, txid, 0, SIDE_RIGHT);
+	if (over)
+		old_path_end(s, r, nonce, SIDE_RIGHT, out, in);
+	else
+		tell(EVENT_RELEASE_ANSWERED, nonce, txid, m->flags, SIDE_RIGHT);
+	return VERDICT_DROP;
+}
+
+/* ---- cancel ---- */
+
+/* Undoes an attempt at an anchor: the old path goes on as before. */
+INLINE void attempt_undo(struct reconfig *r, u64 nonce, u32 side)
+{
+	struct reconfig_key key = { nonce, side, 0 };
+	struct five_tuple new_in = r->new_in;
+
+	entry_set_slow(&r->out_key, &r->old_in, 0);
+	if (r->phase >= PHASE_HANDSHAKE)
+		port_drop_ingress(&new_in);
+	tell(EVENT_CANCELLED, nonce, r->txid, 0, side);
+	port_drop_reconfig(&key);
+}
+
+INLINE int cancel_arrived(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
+{
+	struct control_message *m = control_message(x);
+	u64 nonce = m->header.nonce;
+	struct session *s = port_session(&nonce);
+
+	if (!s) {
+		port_count(COUNT_DROP_UNKNOWN_SESSION);
+		return VERDICT_DROP;
+	}
+	if (!at_right_anchor(config, m))
+		return passes_rightward(p, x, config, s, nonce);
+	struct reconfig_key record = { nonce, SIDE_LEFT, 0 };
+	struct reconfig *r = port_reconfig(&record);
+	if (r && r->txid == be32_of(m->txid) && r->phase < PHASE_READY)
+		attempt_undo(r, nonce, SIDE_LEFT);
+	return control_answer(p, x, key, MESSAGE_ACK_CANCEL, 0);
+}
+
+INLINE int cancel_answered(struct packet *p, struct scratch *x, struct config *config)
+{
+	struct control_message *m = control_message(x);
+	u64 nonce = m->header.nonce;
+	struct session *s = port_session(&nonce);
+
+	if (!s) {
+		port_count(COUNT_DROP_UNKNOWN_SESSION);
+		return VERDICT_DROP;
+	}
+	if (!is_own(config, m->left_anchor))
+		return lock_answer_passes(p, x, s, nonce, 0);
+	struct reconfig_key record = { nonce, SIDE_RIGHT, 0 };
+	struct reconfig *r = port_reconfig(&record);
+	if (r && r->txid == be32_of(m->txid) && r->phase < PHASE_READY) {
+		s->lock = UNLOCKED;
+		attempt_undo(r, nonce, SIDE_RIGHT);
+	}
+	return VERDICT_DROP;
+}
+
+#endif

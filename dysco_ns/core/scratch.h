@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Working memory of one packet: too large for a stack of 512 bytes.  One per CPU; a packet that the core emits while
+ * it handles another one uses only `emission`.
+ */
+#ifndef DYSCO_SCRATCH_H
+#define DYSCO_SCRATCH_H
+#include "checksum.h"
+#include "sha256.h"
+#include "wire.h"
+
+/* A copy of a segment's headers, as it came and as it will go. */
+struct segment {
+	u8 old[64], new[64];    /* the TCP header; behind its end zeros */
+	be32 old_src, old_dst, new_src, new_dst;
+	u32 header;             /* bytes of the TCP header */
+	u32 payload;            /* bytes */
+	u32 new_payload;        /* bytes that it will carry: set by who resizes it */
+	u32 length;             /* sequence space: payload, SYN and FIN */
+	u32 seq, ack, window;   /* host order; window unscaled */
+	u32 flags;              /* TCP flags */
+	u32 timestamp_at;       /* offset of TSval in the header; 0: none */
+	u32 tsval, tsecr;
+	u32 sack_at, sack_blocks;
+	struct offer offer;     /* of a SYN */
+};
+
+/* One copy that leaves beside the packet itself: header in `new`, payload bytes from..to of the original. */
+struct emission {
+	struct five_tuple to;
+	u8 old[64], new[64];
+	u32 header, from, length;
+	u32 payload;            /* of the original */
+	u32 full_checksum;      /* sum everything anew: what is left of a GSO packet has no partial sum any more */
+	u32 next_hop;
+	u32 armed;
+	u8 block[512];
+};
+
+/* What a set-up message lists after its fixed part. */
+struct setup_lists {
+	u32 chain_length;
+	be32 chain[MAX_MIDDLEBOXES];
+	u32 reconfiguration;    /* non-zero: the SYN makes a new path; the fields below hold */
+	u32 txid, window_scale, has;
+	u64 handle;
+};
+
+struct scratch {
+	struct sha256 sha;
+	u8 message[256];        /* signed bytes, then the signature */
+	u32 message_length;     /* without the signature */
+	u32 message_signed;
+	u8 frame[304];          /* a whole segment to send; its IP header is at FRAME_IP */
+	u32 frame_length;       /* from the IP header on */
+	struct five_tuple control_to;   /* where the control message in `message` goes */
+	struct segment segment;
+	struct setup_lists lists;
+	struct session session;
+	struct entry entry;
+	u64 reconfig[(sizeof(struct reconfig) + 7) / 8];        /* untyped: a spin lock may only lie in its map */
+	struct emission emission;
+	struct command command;
+	u8 view[128];           /* what a policy's filter sees */
+	u32 view_length;
+	u32 filter_memory[16];
+};
+enum { FRAME_IP = 16, FRAME_TCP = FRAME_IP + 20 };
+
+#endif

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* A session's record and its entries: made, found, forgotten. */
+#ifndef DYSCO_SESSION_H
+#define DYSCO_SESSION_H
+#include "reasons.h"
+#include "segment.h"
+
+INLINE int is_own(const struct config *config, be32 address)
+{
+	for (u32 i = 0; i < MAX_INTERFACES; i++)
+		if (i < config->interface_count && config->interfaces[i].address == address)
+			return 1;
+	return 0;
+}
+
+/* Tells the daemon; nothing in the data path waits for it. */
+NOINLINE int tell(u32 kind, u64 nonce, u32 txid, u32 value, u32 side)
+{
+	struct event event = { port_now(), nonce, kind, txid, value, side };
+	port_event(&event);
+	return 0;
+}
+
+/* The entry that a new subsession gets: still without deltas. */
+INLINE struct entry *entry_start(struct scratch *x, u64 nonce, u32 side, const struct five_tuple *to)
+{
+	struct entry *e = &x->entry;
+
+	__builtin_memset(e, 0, sizeof(*e));
+	e->nonce = nonce;
+	e->side = (u8)side;
+	e->to.to = *to;
+	return e;
+}
+
+INLINE void entry_set_slow(const struct five_tuple *egress, const struct five_tuple *ingress, u8 slow)
+{
+	struct entry *out = port_egress(egress), *in = port_ingress(ingress);
+
+	if (out)
+		out->slow = slow;
+	if (in)
+		in->slow = slow;
+}
+
+INLINE void entry_bury(struct entry *e)
+{
+	if (e)
+		e->flags |= ENTRY_TOMBSTONE;
+}
+
+/* Removes a session and all that belongs to it at this agent. */
+NOINLINE int session_forget(struct session *s, u64 nonce)
+{
+	if (!s)
+		return -1;
+	struct five_tuple key;
+	struct entry *e;
+	for (u32 side = SIDE_LEFT; side <= SIDE_RIGHT; side++) {
+		struct reconfig_key record = { nonce, side, 0 };
+		struct reconfig *r = port_reconfig(&record);
+		if (r) {
+			key = r->new_in;
+			port_drop_ingress(&key);
+			key = r->old_in;
+			port_drop_ingress(&key);
+			port_drop_reconfig(&record);
+		}
+	}
+	if (s->left_sub.dport) {
+		key = s->left_sub;
+		e = port_ingress(&key);
+		if (e && e->nonce == nonce)
+			port_drop_ingress(&key);
+		key = reversed(&s->left_tuple);
+		e = port_egress(&key);
+		if (e && e->nonce == nonce)
+			port_drop_egress(&key);
+	}
+	key = s->right_tuple;
+	e = port_egress(&key);
+	if (e && e->nonce == nonce)
+		port_drop_egress(&key);
+	key = reversed(&s->right_sub);
+	e = port_ingress(&key);
+	if (e && e->nonce == nonce)
+		port_drop_ingress(&key);
+	port_drop_session(&nonce);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Establishment of a service chain by the SYN (paper II-A).
+ *
+ * A SYN that leaves gets a subsession and a payload: session, subsession, the middleboxes still to come.  A SYN that
+ * arrives with such a payload loses it, becomes the session's SYN again and goes to the local stack.  Both are
+ * idempotent: a repeated SYN finds what the first one made.
+ */
+#ifndef DYSCO_SETUP_H
+#define DYSCO_SETUP_H
+#include "filter.h"
+#include "message.h"
+#include "session.h"
+
+enum { PORT_TRIES = 16, SETUP_LISTS = 4 };
+
+/* ---- a SYN leaves ---- */
+
+/* Chooses a source port for a subsession to `to->dst`; a tuple in use is never taken.  < 0: none free. */
+INLINE int subsession_port(const struct config *config, struct five_tuple *to)
+{
+	u32 first = port_random(), ports = config->ports;
+
+	for (u32 i = 0; i < PORT_TRIES && ports; i++) {
+		to->sport = be16_of(config->first_port + (first + i) % ports);
+		struct five_tuple back = reversed(to);
+		if (!port_ingress(&back))
+			return 0;
+	}
+	port_count(COUNT_DROP_NO_PORT);
+	return -1;
+}
+
+/* The subsession to the next agent: addresses, port and next hop.  Returns the next hop's index, 0 if there is none. */
+INLINE u32 subsession_to(struct packet *p, const struct config *config, be32 next, const struct five_tuple *session,
+			 struct five_tuple *to)
+{
+	u32 index = port_route(p, next);
+	struct next_hop *hop = port_next_hop_at(index);
+
+	if (!index || !hop) {
+		port_count(COUNT_DROP_NO_ROUTE);
+		return 0;
+	}
+	to->src = is_own(config, session->src) ? session->src : hop->from;
+	to->dst = next;
+	to->dport = session->dport;
+	return subsession_port(config, to) ? 0 : index;
+}
+
+/* A session begins here if a policy says so: its record, with a fresh nonce. */
+INLINE u64 session_start(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
+{
+	struct policy *policy = policy_match(p, config);
+	struct session *s = &x->session;
+
+	if (!policy)
+		return 0;
+	__builtin_memset(s, 0, sizeof(*s));
+	s->left_tuple = s->right_tuple = *key;
+	s->flags = SESSION_FIRST;
+	s->created_ns = port_now();
+	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++) {
+		if (i >= policy->chain_length)
+			break;
+		if (is_own(config, policy->chain[i]) || policy->chain[i] == key->dst)
+			continue;
+		s->chain[s->chain_length & (MAX_MIDDLEBOXES - 1)] = policy->chain[i];
+		s->chain_length++;
+	}
+	u64 nonce = (u64)port_random() << 32 | port_random() | 1;
+	if (port_put_session(&nonce, s)) {
+		port_count(COUNT_DROP_TABLE_FULL);
+		return 0;
+	}
+	port_count(COUNT_SESSION_STARTED);
+	return nonce;
+}
+
+/* Gives the session its subsession to the right. */
+INLINE int session_join_right(struct packet *p, struct scratch *x, struct config *config, struct session *s, u64 nonce,
+			      const struct five_tuple *key)
+{
+	struct five_tuple to = {}, back = reversed(key);
+	be32 next = s->chain_length ? s->chain[0] : key->dst;
+	u32 hop = subsession_to(p, config, next, key, &to);
+
+	if (!hop)
+		return -1;
+	s->right_tuple = *key;
+	s->right_sub = to;
+	struct entry *e = entry_start(x, nonce, SIDE_RIGHT, &back);
+	back = reversed(&to);
+	if (port_put_ingress(&back, e))
+		return -1;
+	e = entry_start(x, nonce, SIDE_RIGHT, &to);
+	e->next_hop = hop;
+	e->seen.seq_high = x->segment.seq + 1;
+	e->seen.tsval = x->segment.tsval;
+	return port_put_egress(key, e);
+}
+
+/* Writes the set-up message for the session into scratch: what its right neighbour gets. */
+INLINE void setup_message_write(struct scratch *x, const struct session *s, u64 nonce)
+{
+	struct setup_message *m = (struct setup_message *)x->message;
+	u32 others = s->chain_length ? s->chain_length - 1 : 0;
+
+	m->header.type = MESSAGE_SETUP;
+	m->header.nonce = nonce;
+	m->session = s->right_tuple;
+	m->subsession = s->right_sub;
+	x->message_length = sizeof(*m);
+	if (!others)
+		return;
+	u8 *list = x->message + sizeof(*m);
+	list[0] = TLV_CHAIN;
+	list[1] = (u8)(2 + 4 * others);
+	for (u32 i = 0; i < MAX_MIDDLEBOXES - 1; i++)
+		if (i < others)
+			__builtin_memcpy(list + 2 + 4 * i, &s->chain[i + 1], 4);
+	x->message_length += 2 + 4 * others;
+}
+
+/* Extends the SYN in hand by the n bytes of message in scratch. */
+NOINLINE int setup_attach(struct packet *p, u32 n)
+{
+	struct scratch *x = port_scratch();
+
+	if (!x || !p)
+		return -1;
+	u32 length = AT_TCP + x->segment.header;
+	KEEP(n);
+	if (n < sizeof(struct setup_message) || n > MAX_MESSAGE + SIGNATURE_BYTES)
+		return -1;
+	for (int i = 0; i < 4; i++)
+		x->message[(n + (u32)i) & 255] = 0;
+	if (port_resize(p, length + n) || port_store(p, length, x->message, n)) {
+		port_count(COUNT_DROP_RESIZE);
+		return -1;
+	}
+	x->segment.new_payload = n;
+	port_checksum(p, 0, port_sum(x->message, (n + 3) & ~3u, 0));
+	return 0;
+}
+
+/* Sends the SYN in hand on the session's right subsession. */
+INLINE int setup_send(struct packet *p, struct scratch *x, struct config *config, struct session *s, u64 nonce, u32 hop)
+{
+	setup_message_write(x, s, nonce);
+	int bytes = message_sign(config);
+	if (bytes < 0 || setup_attach(p, (u32)bytes))
+		return VERDICT_DROP;
+	segment_set_tuple(&x->segment, &s->right_sub);
+	if (segment_write(p))
+		return VERDICT_DROP;
+	return port_leave(p, hop);
+}
+
+/* Program: a SYN leaves. */
+INLINE int setup_egress(struct packet *p)
+{
+	struct scratch *x = port_scratch();
+	struct config *config = port_config();
+
+	if (!x || !config || segment_read(p))
+		return VERDICT_PASS;
+	struct segment *syn = &x->segment;
+	struct five_tuple key = segment_tuple(syn);
+	struct entry *e = port_egress(&key);
+	u64 nonce = e ? e->nonce : port_tag(p);
+	struct session *s = nonce ? port_session(&nonce) : 0;
+	if (e && !(e->flags & ENTRY_PENDING) && (!s || s->offer[RIGHTWARD].isn != syn->seq)) {
+		session_forget(s, nonce); /* the five-tuple is used again */
+		port_drop_egress(&key);
+		e = 0, s = 0;
+	}
+	if (syn->payload) {
+		port_count(COUNT_PASS_SYN_DATA);
+		return VERDICT_PASS;
+	}
+	if (!s) {
+		nonce = session_start(p, x, config, &key);
+		s = nonce ? port_session(&nonce) : 0;
+		if (!s)
+			return VERDICT_PASS;
+	}
+	if (!e || e->flags & ENTRY_PENDING) {
+		if (session_join_right(p, x, config, s, nonce, &key)) {
+			session_forget(s, nonce);
+			return VERDICT_DROP;
+		}
+		s->offer[RIGHTWARD] = syn->offer;
+		tell(EVENT_SESSION_STARTED, nonce, 0, 0, SIDE_RIGHT);
+		e = port_egress(&key);
+	} else {
+		port_count(COUNT_SYN_REPEATED);
+	}
+	return e ? setup_send(p, x, config, s, nonce, e->next_hop) : VERDICT_DROP;
+}
+
+/* ---- a SYN arrives ---- */
+
+/* Reads the lists of the set-up message in scratch into x->lists; < 0: malformed or not understood. */
+NOINLINE int setup_message_lists(u32 length)
+{
+	struct scratch *x = port_scratch();
+
+	if (!x)
+		return -1;
+	struct setup_lists *l = &x->lists;
+	__builtin_memset(l, 0, sizeof(*l));
+	u32 at = sizeof(struct setup_message);
+	for (int i = 0; i < SETUP_LISTS; i++) {
+		VARY(at, x->message_length);
+		if (at >= length)
+			return at == length ? 0 : -1;
+		u32 type = x->message[at & 255], bytes = x->message[(at + 1) & 255];
+		if (bytes < 2 || at + bytes > length)
+			return -1;
+		if (type == TLV_CHAIN) {
+			u32 n = (bytes - 2) / 4;
+			if (bytes != 2 + 4 * n || n > MAX_MIDDLEBOXES)
+				return -1;
+			for (u32 j = 0; j < MAX_MIDDLEBOXES; j++)
+				if (j < n)
+					l->chain[j] = be32_of(load32(&x->message[(at + 2 + 4 * j) & 255]));
+			l->chain_length = n;
+		} else if (type == TLV_RECONFIGURATION) {
+			if (bytes != sizeof(struct tlv_reconfiguration))
+				return -1;
+			l->reconfiguration = 1;
+			l->window_scale = x->message[(at + 2) & 255];
+			l->has = x->message[(at + 3) & 255];
+			l->txid = load32(&x->message[(at + 4) & 255]);
+			l->handle = (u64)be32_of(load32(&x->message[(at + 12) & 255])) << 32 |
+				    be32_of(load32(&x->message[(at + 8) & 255]));
+		} else if (type & TLV_MUST_UNDERSTAND) {
+			return -1;
+		}
+		at += bytes;
+	}
+	return at == length ? 0 : -1;
+}
+
+/* The record and entries of a session whose SYN came from the left.  < 0: no room, or a tuple is taken. */
+INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce, const struct five_tuple *key)
+{
+	struct setup_message *m = (struct setup_message *)x->message;
+	struct session *s = &x->session;
+	struct five_tuple session = m->session, back = reversed(&session), wire_back = reversed(key);
+
+	__builtin_memset(s, 0, sizeof(*s));
+	s->left_tuple = s->right_tuple = session;
+	s->left_sub = *key;
+	s->offer[RIGHTWARD] = x->segment.offer;
+	s->created_ns = port_now();
+	s->chain_length = x->lists.chain_length;
+	for (int i = 0; i < MAX_MIDDLEBOXES; i++)
+		s->chain[i] = x->lists.chain[i];
+	if (is_own(config, session.dst))
+		s->flags = SESSION_LAST;
+	struct entry *taken = port_egress(&back);
+	if (taken) { /* what an earlier use of this five-tuple left behind */
+		u64 old = taken->nonce;
+		session_forget(port_session(&old), old);
+		port_drop_egress(&back);
+	}
+	if (port_put_session(&nonce, s))
+		return -1;
+	struct entry *e = entry_start(x, nonce, SIDE_LEFT, &session);
+	e->seen.seq_high = x->segment.seq + 1;
+	e->seen.tsval = x->segment.tsval;
+	if (port_put_ingress(key, e))
+		return -1;
+	e = entry_start(x, nonce, SIDE_LEFT, &wire_back);
+	if (port_put_egress(&back, e))
+		return -1;
+	if (s->flags & SESSION_LAST)
+		return 0;
+	e = entry_start(x, nonce, SIDE_RIGHT, &session);
+	e->flags = ENTRY_PENDING;
+	return port_put_egress(&session, e);
+}
+
+/* Cuts the message off the SYN in hand. */
+NOINLINE int setup_detach(struct packet *p)
+{
+	struct scratch *x = port_scratch();
+
+	if (!x || !p)
+		return -1;
+	u32 n = x->message_length + x->message_signed;
+	u32 at = AT_TCP + x->segment.header;
+	KEEP(n);
+	if (n < sizeof(struct setup_message) || n > MAX_MESSAGE + SIGNATURE_BYTES || port_load(p, at, x->message, n))
+		return -1;
+	for (int i = 0; i < 4; i++)
+		x->message[(n + (u32)i) & 255] = 0;
+	u64 change = (u32)~port_sum(x->message, (n + 3) & ~3u, 0);
+	if (port_resize(p, at)) {
+		port_count(COUNT_DROP_RESIZE);
+		return -1;
+	}
+	x->segment.new_payload = 0;
+	port_checksum(p, 0, change);
+	return 0;
+}
+
+/* A SYN with a message of ours begins or repeats a session; it goes on to the local stack. */
+INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
+{
+	struct setup_message *m = (struct setup_message *)x->message;
+	u64 nonce = m->header.nonce;
+	struct entry *e = port_ingress(key);
+
+	if (e && e->nonce != nonce) {
+		u64 old = e->nonce;
+		struct session *s = port_session(&old);
+		if (s && !(s->flags & (SESSION_RST | SESSION_LEFT_CHAIN)) &&
+		    (s->flags & (SESSION_FIN_RIGHTWARD | SESSION_FIN_LEFTWARD)) !=
+			    (SESSION_FIN_RIGHTWARD | SESSION_FIN_LEFTWARD)) {
+			port_count(COUNT_DROP_COLLISION);
+			return VERDICT_DROP;
+		}
+		session_forget(s, old);
+		port_drop_ingress(key);
+		e = 0;
+	}
+	if (!e) {
+		if (port_session(&nonce)) { /* the session passes here already: a loop, or a replay elsewhere */
+			port_count(COUNT_DROP_COLLISION);
+			return VERDICT_DROP;
+		}
+		if (session_join_left(x, config, nonce, key)) {
+			port_count(COUNT_DROP_TABLE_FULL);
+			return VERDICT_DROP;
+		}
+		port_count(COUNT_SESSION_JOINED);
+		tell(EVENT_SESSION_STARTED, nonce, 0, 0, SIDE_LEFT);
+	} else {
+		port_count(COUNT_SYN_REPEATED);
+	}
+	struct session *s = port_session(&nonce);
+	if (!s || setup_detach(p))
+		return VERDICT_DROP;
+	segment_set_tuple(&x->segment, &s->left_tuple);
+	if (segment_write(p))
+		return VERDICT_DROP;
+	if (!(s->flags & SESSION_LAST))
+		port_put_tag(p, &nonce);
+	return VERDICT_PASS;
+}
+
+#endif

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Which path does each byte and each acknowledgment take, and is the old path still needed? (paper III-F)
+ *
+ * Everything here is arithmetic on the record, in the local session's sequence space; it runs under the record's
+ * lock and calls nothing.  Timestamps and betas are timestamps.h, what is done with the packet is anchor.h.
+ */
+#ifndef DYSCO_TWOPATHS_H
+#define DYSCO_TWOPATHS_H
+#include "sequence.h"
+#include "timestamps.h"
+
+/* What becomes of a segment that the local side sends. */
+struct out_plan {
+	u32 old, new;           /* send something on this path */
+	u32 old_bytes;          /* sequence numbers of the segment that take the old path: all, none or a head */
+	u32 seq_old;            /* local */
+	u32 seq_new;            /* wire */
+	u32 ack_old;            /* acknowledgment number on the old path, local */
+	u32 ack_new;            /* on the new path, wire */
+	u32 ack_is_start;       /* the new path only gets the ack of its start */
+	u32 window_old, window_new;
+	u32 sack_delta;         /* on the new path */
+	u32 phase;
+	u32 sack_low, sack_high;        /* blocks below sack_low belong to the old path, from sack_high on to the new */
+	struct out_timestamps ts;
+	u32 drained_now;
+};
+
+/* The start of what arrives on the new path, local.  Only meaningful once beta_in is known. */
+INLINE u32 new_start(const struct reconfig *r) { return r->isn_in + 1 + r->peer_delta + r->beta_in; }
+
+/* A window that keeps its right edge when the acknowledgment number moves from `ack` to `shown`; unscaled. */
+INLINE u32 window_shown(u32 window, u32 scale, u32 ack, u32 shown)
+{
+	s64 bytes = ((s64)window << (scale & 15)) + (s32)(ack - shown);
+
+	if (bytes < 0)
+		return 0;
+	bytes >>= scale & 15;
+	return bytes > 65535 ? 65535 : (u32)bytes;
+}
+
+INLINE int drained_sending(const struct reconfig *r)
+{
+	return r->flags & RECONFIG_CUTOFF && !seq_before(r->old_sent_acked, r->old_sent);
+}
+
+/* "oldRcvdAcked = oldRcvd and oldRcvd = firstNewRcvd"; a cutoff told in a message serves as firstNewRcvd too. */
+INLINE int drained_receiving(const struct reconfig *r)
+{
+	if (r->old_rcvd_acked != r->old_rcvd)
+		return 0;
+	return (r->flags & RECONFIG_FIRST_NEW && r->old_rcvd == r->first_new_rcvd) ||
+	       (r->flags & RECONFIG_PEER_CUTOFF && r->old_rcvd == r->peer_cutoff);
+}
+
+/* Notes completion; true once. */
+INLINE u32 drained_check(struct reconfig *r, u64 now)
+{
+	if (r->flags & RECONFIG_DRAINED || r->phase < PHASE_READY || !drained_sending(r) || !drained_receiving(r))
+		return 0;
+	r->flags |= RECONFIG_DRAINED;
+	r->drained_ns = now;
+	return 1;
+}
+
+/* Fixes the cutoff: everything before `high` was or will be sent on the old path. */
+INLINE void cutoff_fix(struct reconfig *r, u32 high)
+{
+	if (r->flags & RECONFIG_CUTOFF)
+		return;
+	r->old_sent = high;
+	r->beta_out = high - (r->isn_out + 1);
+	r->flags |= RECONFIG_CUTOFF;
+}
+
+/* What has been acknowledged below the first byte of the new path has come on the old one, whatever was noted. */
+INLINE void old_rcvd_raise(struct reconfig *r, u32 ack)
+{
+	u32 old = r->flags & RECONFIG_FIRST_NEW ? seq_min(ack, r->first_new_rcvd) : ack;
+
+	r->old_rcvd = seq_max(r->old_rcvd, old);
+}
+
+/* Data: predicate on byteSeq.  `high` is the highest number sent before this segment. */
+INLINE void plan_data(struct out_plan *plan, struct reconfig *r, const struct segment *s, u32 high)
+{
+	u32 end = s->seq + s->length;
+
+	plan->old_bytes = 0;
+	if (!s->length)
+		return;
+	if (r->phase == PHASE_READY && seq_after(end, high))
+		cutoff_fix(r, high);
+	if (r->phase < PHASE_READY || !(r->flags & RECONFIG_CUTOFF) || !seq_after(end, r->old_sent)) {
+		plan->old = 1;
+		plan->old_bytes = s->length;
+	} else if (!seq_before(s->seq, r->old_sent)) {
+		plan->new = 1;
+	} else {
+		plan->old = plan->new = 1;
+		plan->old_bytes = r->old_sent - s->seq;
+	}
+}
+
+/* Acknowledgments: predicate on packetAck, and what the paper's table leaves out (duplicates, window updates). */
+INLINE void plan_ack(struct out_plan *plan, struct reconfig *r, const struct segment *s)
+{
+	u32 old_lives = !(r->flags & RECONFIG_DRAINED) && r->phase < PHASE_SETTLING;
+
+	if (!(s->flags & TCP_ACK)) {
+		plan->old |= old_lives;
+		return;
+	}
+	if (r->phase < PHASE_READY) {
+		plan->old = 1;
+	} else if (seq_after(s->ack, r->old_rcvd)) {
+		plan->new = 1;
+		plan->old |= old_lives && seq_after(r->old_rcvd, r->old_rcvd_acked);
+	} else if (seq_after(s->ack, r->old_rcvd_acked)) {
+		plan->old |= old_lives;
+		plan->new |= !!(r->flags & RECONFIG_FIRST_NEW) || !old_lives;
+	} else if (!s->length) {
+		plan->old |= old_lives;
+		plan->new |= !!(r->flags & RECONFIG_FIRST_NEW) || !old_lives;
+	}
+	if (s->flags & TCP_RST && r->phase >= PHASE_READY) {
+		plan->old |= old_lives;
+		plan->new = 1;
+	}
+}
+
+INLINE void plan_numbers(struct out_plan *plan, struct reconfig *r, const struct segment *s, u32 scale)
+{
+	u32 start = r->flags & RECONFIG_BETA_IN ? new_start(r) : r->old_rcvd;
+
+	plan->ack_old = seq_min(s->ack, r->old_rcvd);
+	plan->window_old = window_shown(s->window, scale, s->ack, plan->ack_old);
+	plan->ack_is_start = !seq_after(s->ack, r->old_rcvd);
+	if (plan->ack_is_start) {
+		plan->ack_new = r->isn_in + 1;
+		plan->window_new = window_shown(s->window, scale, s->ack, start);
+	} else {
+		plan->ack_new = s->ack - r->peer_delta - r->beta_in;
+		plan->window_new = s->window;
+	}
+	plan->sack_low = r->old_rcvd;
+	plan->sack_high = r->flags & RECONFIG_FIRST_NEW ? r->first_new_rcvd : r->old_rcvd + 1;
+	plan->sack_delta = 0 - r->peer_delta - r->beta_in;
+	plan->phase = r->phase;
+}
+
+/* Sequence numbers: a segment without bytes shows on each path the next one of that path; a probe one less. */
+INLINE void plan_sequence(struct out_plan *plan, const struct reconfig *r, const struct segment *s)
+{
+	u32 fixed = r->flags & RECONFIG_CUTOFF, bytes = plan->old_bytes < s->length;
+
+	plan->seq_old = fixed ? seq_min(s->seq, r->old_sent) : s->seq;
+	if (bytes)
+		plan->seq_new = s->seq + plan->old_bytes - r->beta_out;
+	else if (!fixed)
+		plan->seq_new = r->isn_out + 1;
+	else
+		plan->seq_new = seq_max(s->seq, r->old_sent - 1) - r->beta_out;
+}
+
+/* The whole decision for a segment that the local side sends. */
+INLINE void plan_out(struct out_plan *plan, struct reconfig *r, const struct segment *s, u32 high, u64 now)
+{
+	plan->old = plan->new = 0;
+	if (s->flags & TCP_ACK)
+		old_rcvd_raise(r, s->ack);
+	plan_data(plan, r, s, high);
+	plan_ack(plan, r, s);
+	plan_numbers(plan, r, s, r->own_scale);
+	plan_sequence(plan, r, s);
+	timestamps_out(&plan->ts, r, s, plan->new && s->length && plan->old_bytes < s->length);
+	if (plan->old && s->flags & TCP_ACK)
+		r->old_rcvd_acked = seq_max(r->old_rcvd_acked, plan->ack_old);
+	plan->drained_now = drained_check(r, now);
+}
+
+/* What becomes of a segment that has arrived; local numbers. */
+struct in_plan {
+	u32 drop, answer;       /* answer: acknowledge it on the spot, on the path where it came */
+	u32 answer_ack;
+	u32 seq, ack, window;
+	u32 sack_delta;
+	u32 tsval, tsecr;
+	u32 ready_now, first_now, drained_now;
+};
+
+INLINE void plan_in_old(struct in_plan *plan, struct reconfig *r, const struct segment *s, u64 now)
+{
+	u32 end = plan->seq + s->length;
+
+	if (s->length && seq_after(end, r->old_rcvd))
+		r->old_rcvd = end;
+	if (s->flags & TCP_ACK) {
+		r->old_sent_acked = seq_max(r->old_sent_acked, plan->ack);
+		r->old_window = plan->window;
+	}
+	plan->answer = r->phase >= PHASE_READY && s->length && !seq_after(end, r->old_rcvd_acked);
+	plan->answer_ack = r->old_rcvd_acked;
+	plan->drop = plan->answer || r->phase >= PHASE_SETTLING;
+	timestamps_in_old(r, s, &plan->tsval);
+	plan->drained_now = drained_check(r, now);
+}
+
+/* The handshake's own segments end here: the left anchor's ACK, the right anchor's window. */
+INLINE void plan_in_handshake(struct in_plan *plan, struct reconfig *r, const struct segment *s, u64 now)
+{
+	int may = r->flags & RECONFIG_LEFT_ANCHOR ? r->flags & RECONFIG_SYN_ACK : r->phase == PHASE_HANDSHAKE;
+
+	if (r->phase == PHASE_HANDSHAKE && may) {
+		r->phase = PHASE_READY;
+		r->ready_ns = now;
+		plan->ready_now = 1;
+	}
+	plan->drop = r->phase < PHASE_READY || (plan->ready_now && !s->length);
+}
+
+INLINE void plan_in_new_ack(struct in_plan *plan, struct reconfig *r, const struct segment *s, u32 scale)
+{
+	u32 ack = s->ack + r->beta_out, shown = r->old_sent_acked;
+
+	if (!(r->flags & RECONFIG_CUTOFF)) { /* it can only be the ack of the start: nothing is known of our data */
+		plan->drop |= !s->length;
+		plan->ack = shown;
+		plan->window = r->old_window;
+		return;
+	}
+	if (seq_after(ack, r->old_sent)) { /* completes the old path too */
+		r->old_sent_acked = seq_max(r->old_sent_acked, r->old_sent);
+		shown = ack;
+	}
+	plan->ack = shown;
+	plan->window = window_shown(plan->window, scale, ack, shown);
+}
+
+INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct segment *s, u64 now)
+{
+	plan_in_handshake(plan, r, s, now);
+	timestamps_in_new(r, s, &plan->tsval, &plan->tsecr);
+	plan->seq = r->flags & RECONFIG_BETA_IN ? s->seq + r->peer_delta + r->beta_in : r->old_rcvd;
+	if (s->length && r->flags & RECONFIG_BETA_IN) {
+		if (!(r->flags & RECONFIG_FIRST_NEW) || seq_before(plan->seq, r->first_new_rcvd))
+			r->first_new_rcvd = plan->seq;
+		r->flags |= RECONFIG_FIRST_NEW;
+		if (!(r->flags & RECONFIG_FIRST_BYTE)) {
+			r->flags |= RECONFIG_FIRST_BYTE;
+			r->first_byte_ns = now;
+			plan->first_now = 1;
+		}
+	} else if (s->length) {
+		plan->drop = 1; /* no way to place it: without timestamps the beta must come in a message first */
+	}
+	plan->sack_delta = r->beta_out;
+	if (s->flags & TCP_ACK)
+		plan_in_new_ack(plan, r, s, r->known_scale);
+	plan->drained_now = drained_check(r, now);
+}
+
+#endif

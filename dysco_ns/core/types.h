@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Integer types, limits and the tables of one agent.
+ *
+ * Every structure that the daemon reads is defined here and nowhere else; Python takes the layouts from the
+ * object's BTF.  Multi-byte fields are in host order unless their type says be16/be32.  Each group of fields says
+ * who writes it: "core" means a program in the data path or a command program; the daemon writes only config,
+ * policies, keys, addresses and next hops.
+ */
+#ifndef DYSCO_TYPES_H
+#define DYSCO_TYPES_H
+
+#include <linux/types.h>
+
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
+typedef __s32 s32;
+typedef __s64 s64;
+typedef __u16 be16; /* network byte order */
+typedef __u32 be32;
+
+#define INLINE static inline __attribute__((always_inline))
+#ifdef __bpf__
+#define NOINLINE __attribute__((noinline)) /* a global function: verified once, on its own */
+#else
+#define NOINLINE static __attribute__((noinline, unused))
+#endif
+
+/* For the eBPF verifier.  KEEP: the compiler must not fold away the bound that is checked next.  VARY: forget what is
+ * known of x, so that all turns of a loop look alike.  Elsewhere they do nothing. */
+#ifdef __bpf__
+#define KEEP(x) asm volatile("" : "+r"(x))
+#define VARY(x, unknown) asm volatile("%0 += %1; %0 -= %1" : "+r"(x) : "r"((u64)(unknown)))
+#else
+#define KEEP(x) ((void)(x))
+#define VARY(x, unknown) ((void)(unknown))
+#endif
+
+#define be16_of(x) ((be16)__builtin_bswap16((u16)(x))) /* both ways: the swap is its own inverse */
+#define be32_of(x) ((be32)__builtin_bswap32((u32)(x)))
+
+enum {
+	LAYOUT_VERSION = 1,     /* of pinned maps */
+	MAX_MIDDLEBOXES = 8,
+	MAX_POLICIES = 64,
+	MAX_FILTER = 64,        /* classic BPF instructions of one policy */
+	MAX_INTERFACES = 8,
+	MAX_KEYS = 4,
+	MAX_NEXT_HOPS = 1024,
+	MAX_HEADER = 60,        /* bytes of a TCP header with options */
+	MAX_MESSAGE = 183,      /* bytes that a signature covers: three SHA-256 blocks with their padding */
+	SIGNATURE_BYTES = 32,
+	LOCK_LEASE_NS = 2000000000,
+};
+
+struct five_tuple {
+	be32 src, dst;
+	be16 sport, dport;
+};
+_Static_assert(sizeof(struct five_tuple) == 12, "five_tuple is a map key: no padding");
+
+/* What one pass does to a segment.  Deltas are added, modulo 2^32. */
+struct translation {
+	struct five_tuple to;
+	u32 seq_delta, ack_delta;
+	u32 tsval_delta, tsecr_delta;
+	s32 window_shift;       /* > 0: shift the window field left, < 0: right */
+};
+_Static_assert(sizeof(struct translation) == 32, "translation");
+
+/* The last that passed through an entry, in the local session's sequence space.  Written by core. */
+struct seen {
+	u32 seq_high;           /* highest sequence number plus one; counts SYN and FIN */
+	u32 ack;                /* highest acknowledgment number */
+	u32 tsval, tsecr;
+	u32 window;             /* the header's field, unscaled */
+};
+
+enum side { SIDE_LEFT, SIDE_RIGHT };    /* which subsession of the session an entry or a record belongs to */
+enum direction { RIGHTWARD, LEFTWARD };
+
+enum entry_flag {
+	ENTRY_OPTIONS = 1,      /* deltas are non-zero: options beyond the timestamp need a walk */
+	ENTRY_PENDING = 2,      /* egress of a middlebox: the subsession is made when the SYN comes out */
+	ENTRY_TOMBSTONE = 4,    /* the path is over: swallow in silence */
+	ENTRY_FIN = 8,
+	ENTRY_RST = 16,
+};
+
+/* An entry of the egress table (key: what the local side sends) or the ingress table (key: what arrives). */
+struct entry {
+	struct translation to;  /* core, never while phase is 0 for others to read it half-written */
+	u64 nonce;              /* of its session */
+	u32 next_hop;           /* index; egress only */
+	u32 path;               /* number of the path: grows with each reconfiguration; ingress only */
+	u8 slow;                /* non-zero: a reconfiguration record rules, take the slow path */
+	u8 side;                /* enum side */
+	u8 flags;               /* enum entry_flag */
+	u8 spare;
+	struct seen seen;
+	u64 packets, bytes;
+};
+
+enum lock_state { UNLOCKED, LOCK_PENDING, LOCKED }; /* paper III-B */
+
+enum session_flag {
+	SESSION_FIRST = 1,      /* its first agent: no subsession to the left */
+	SESSION_LAST = 2,       /* its last agent: no subsession to the right */
+	SESSION_SPLICED = 4,    /* joined to session `peer` by dysco_splice */
+	SESSION_LEFT_CHAIN = 8, /* this middlebox has been removed from the chain */
+	SESSION_FIN_RIGHTWARD = 16,
+	SESSION_FIN_LEFTWARD = 32,
+	SESSION_RST = 64,
+};
+
+/* What a SYN or SYN-ACK offered, by the direction in which it travelled. */
+struct offer {
+	u32 isn;
+	u32 tsval;
+	u16 mss;                /* 0: none */
+	u8 window_scale;
+	u8 has;                 /* enum offer_has */
+};
+enum offer_has { OFFER_SEEN = 1, OFFER_WINDOW_SCALE = 2, OFFER_TIMESTAMP = 4, OFFER_SACK = 8, OFFER_ECN = 16 };
+
+/* A session at this agent; key: its nonce.  Core writes all of it. */
+struct session {
+	struct five_tuple left_tuple;   /* the session as the left side of this host knows it, rightward */
+	struct five_tuple right_tuple;  /* as the right side knows it: differs behind a NAT */
+	struct five_tuple left_sub;     /* the subsessions on the wire, rightward; zero if there is none */
+	struct five_tuple right_sub;
+	struct offer offer[2];          /* by enum direction */
+	u64 peer;                       /* nonce of the session it is spliced to */
+	u32 splice_delta[2];            /* by direction: added to sequence numbers by the proxy */
+	u32 flags;                      /* enum session_flag */
+	u32 chain_length;
+	be32 chain[MAX_MIDDLEBOXES];    /* middleboxes to the right of this agent */
+	/* the lock of the subsession to the right, paper III-B */
+	u32 lock;                       /* enum lock_state */
+	u32 txid;
+	be32 requestor;
+	u32 done_txid;                  /* last reconfiguration that this agent completed */
+	u64 lock_until_ns;
+	struct five_tuple request_from; /* as the request arrived: the answer goes back there */
+	u32 leg_delta[2];               /* by side: what a former anchor goes on adding to arriving sequence numbers */
+	u64 created_ns;
+};
+
+enum phase {                    /* of a reconfiguration at an anchor */
+	PHASE_LOCKING = 1,      /* requestLock is out */
+	PHASE_HANDSHAKE,        /* the new path's three segments are under way */
+	PHASE_READY,            /* new data goes on the new path */
+	PHASE_SETTLING,         /* the old path is gone; betas or timestamps still unconfirmed */
+	PHASE_DONE,             /* the entries hold the new translation; the record may be dropped */
+};
+
+enum reconfig_flag {
+	RECONFIG_LEFT_ANCHOR = 1,
+	RECONFIG_CUTOFF = 2,        /* old_sent is fixed */
+	RECONFIG_FIRST_NEW = 4,     /* first_new_rcvd holds */
+	RECONFIG_BETA_IN = 8,       /* beta_in is known */
+	RECONFIG_BETA_OUT = 16,     /* the other anchor knows beta_out */
+	RECONFIG_TS_OFFSET = 32,    /* ts_offset is known */
+	RECONFIG_PEER_CUTOFF = 64,  /* peer_cutoff is known from a message */
+	RECONFIG_DRAINED = 128,     /* this anchor no longer needs the old path */
+	RECONFIG_TIMESTAMPS = 256,
+	RECONFIG_SPLICED = 512,     /* a spliced proxy leaves: clocks differ */
+	RECONFIG_PEER_DRAINED = 1024,
+	RECONFIG_TS_SEEN_OLD = 2048,
+	RECONFIG_FIRST_BYTE = 4096,
+	RECONFIG_RIGHT_OF = 16384,  /* left anchor: right_anchor still names the last middlebox to leave */
+	RECONFIG_SYN_ACK = 8192,    /* left anchor: the new path's SYN-ACK has come */
+};
+
+struct reconfig_key {
+	u64 nonce;
+	u32 side;               /* the subsession that changes: right at the left anchor, left at the right anchor */
+	u32 spare;
+};
+
+#ifdef __bpf__
+struct bpf_spin_lock;
+#define RECORD_LOCK struct bpf_spin_lock lock
+#else
+#define RECORD_LOCK u32 lock
+#endif
+
+/* A reconfiguration at one of its anchors.  Core writes all of it, under the lock once phase is READY.
+ * Sequence numbers are the local session's ("in the middle of the anchor", paper III-F) unless they say wire. */
+struct reconfig {
+	RECORD_LOCK;
+	u32 txid;
+	u32 phase;              /* enum phase */
+	u32 flags;              /* enum reconfig_flag */
+	be32 left_anchor, right_anchor;
+	u64 handle;             /* the session's nonce at the right anchor */
+	struct five_tuple out_key;      /* egress key of the session */
+	struct five_tuple old_in, new_in;       /* ingress keys of the two paths */
+	struct translation new_out;     /* egress on the new path: addresses and window; deltas are computed */
+	u32 new_next_hop;
+	u32 new_path;
+	s32 in_window_shift;    /* to read the other end's windows as the stack here does */
+	u32 own_scale, known_scale;     /* of the stack's own windows, and as which it reads what arrives */
+	u32 peer_delta;         /* delta learnt in the lock handshake: added to sequence numbers that arrive */
+	u32 isn_out, isn_in;    /* wire, of the new path */
+	u32 old_sent;           /* the cutoff: first byte that goes on the new path */
+	u32 old_sent_acked;
+	u32 old_rcvd, old_rcvd_acked;
+	u32 first_new_rcvd;
+	u32 peer_cutoff;
+	u32 beta_out, beta_in;
+	u32 ts_out0;            /* TSval of our SYN or SYN-ACK on the new path */
+	u32 ts_in0;             /* the other anchor's */
+	u32 ts_held;            /* what the stack wrote where the wire held ts_out0 + beta_out */
+	u32 ts_offset;          /* delivered TSval = wire - beta_in + ts_offset */
+	u32 ts_delivered;       /* last TSval delivered, from either path */
+	u32 ts_old_seen;        /* last TSval that came on the old path, untranslated */
+	u32 old_window;         /* last window field delivered from the old path */
+	u32 chain_length;
+	be32 chain[MAX_MIDDLEBOXES];    /* middleboxes of the new path */
+	u64 lock_ns, ready_ns, first_byte_ns, drained_ns;
+};
+
+/* ---- what the daemon asks of the core: command.h ---- */
+
+enum command_kind {
+	COMMAND_NONE,
+	COMMAND_RECONFIGURE,    /* as left anchor: lock the segment up to `right_anchor` (or right of it) */
+	COMMAND_REPEAT,         /* send again what has not been answered */
+	COMMAND_RELEASE,
+	COMMAND_CANCEL,
+	COMMAND_SPLICE,         /* join `nonce` (its last agent here) and `peer` (its first agent here) */
+	COMMAND_TRIGGER,        /* ask the left neighbour to remove this middlebox */
+	COMMAND_CLOSE,          /* this middlebox has left: give the local socket a FIN */
+	COMMAND_FORGET,         /* drop the session and all its entries */
+	COMMAND_FORGET_RECORD,  /* drop a record that is done, and the old path's tombstone */
+	COMMANDS
+};
+
+struct command {
+	u32 kind;               /* enum command_kind */
+	u32 txid;
+	u64 nonce, peer;
+	be32 right_anchor;
+	u32 flags;              /* enum control_flag: CONTROL_RIGHT_OF */
+	u32 delta[2];           /* by direction */
+	u32 chain_length;
+	be32 chain[MAX_MIDDLEBOXES];
+	u32 side;
+	u32 ifindex;            /* CLOSE: where the segment arrives */
+	u32 spare;
+};
+
+/* ---- written by the daemon ---- */
+
+struct interface {
+	u32 ifindex;
+	be32 address;
+};
+
+enum config_flag { CONFIG_SIGN = 1 };
+
+struct config {
+	u32 layout_version;
+	u32 flags;
+	u32 key;                /* index of the key to sign with */
+	u32 first_port, ports;  /* range of subsession source ports; control ports lie above, as many */
+	u32 policy_slots;       /* slots in use, from the first */
+	u32 interface_count;
+	u32 spare;
+	struct interface interfaces[MAX_INTERFACES];
+};
+
+struct filter_insn {            /* as struct sock_filter */
+	u16 code;
+	u8 jt, jf;
+	u32 k;
+};
+
+struct policy {
+	u32 id;                 /* 0: free slot */
+	u32 insns;
+	u32 chain_length;
+	u32 on_no_agent;        /* 0 fail, 1 bypass */
+	be32 chain[MAX_MIDDLEBOXES];
+	struct filter_insn filter[MAX_FILTER];
+};
+
+struct hmac_key {               /* SHA-256 states after the inner and the outer pad block */
+	u32 inner[8], outer[8];
+	u32 valid, spare;
+};
+
+struct next_hop {               /* core adds, daemon refreshes */
+	be32 address;
+	u32 ifindex;
+	u8 destination[6], source[6];
+	u32 resolved;           /* 0: let the kernel find the neighbour */
+	be32 from;              /* our address on that interface */
+};
+
+#endif

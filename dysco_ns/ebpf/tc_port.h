@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The core's port layer (core/port.h) on eBPF at tc. */
+#ifndef DYSCO_EBPF_TC_PORT_H
+#define DYSCO_EBPF_TC_PORT_H
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+
+#define packet __sk_buff
+#include "reasons.h"
+#include "maps.h"
+#include "sequence.h"
+
+/* Marks by which the egress program knows what the core itself has sent.  The second is only honoured while an
+ * emission is armed on this CPU. */
+enum { MARK_SENT = 0x44790001, MARK_EMIT = 0x44790002, MARK_TAG = 0x5e000000, MARK_TAG_MASK = 0xff000000 };
+enum { FAMILY_INET = 2 };
+
+/* ---- packet ---- */
+
+INLINE void *port_data(struct packet *p) { return (void *)(long)p->data; }
+INLINE void *port_data_end(struct packet *p) { return (void *)(long)p->data_end; }
+INLINE u32 port_length(struct packet *p) { return p->len; }
+INLINE int port_pull(struct packet *p, u32 n) { return p->len < n ? -1 : (int)bpf_skb_pull_data(p, n); }
+INLINE int port_load(struct packet *p, u32 at, void *to, u32 n) { return (int)bpf_skb_load_bytes(p, at, to, n); }
+INLINE int port_store(struct packet *p, u32 at, const void *from, u32 n)
+{
+	return (int)bpf_skb_store_bytes(p, at, from, n, 0);
+}
+INLINE int port_resize(struct packet *p, u32 n) { return (int)bpf_skb_change_tail(p, n, 0); }
+INLINE u32 port_gso_size(struct packet *p) { return p->gso_size; }
+
+/* A partial checksum covers only the pseudo header: the second call leaves it alone, the first does not. */
+INLINE void port_checksum(struct packet *p, u64 pseudo, u64 tcp)
+{
+	if (pseudo)
+		bpf_l4_csum_replace(p, AT_TCP_CHECKSUM, 0, fold32(pseudo), BPF_F_PSEUDO_HDR);
+	if (tcp)
+		bpf_l4_csum_replace(p, AT_TCP_CHECKSUM, 0, fold32(tcp), 0);
+}
+
+INLINE u32 port_sum(const void *from, u32 n, u32 seed)
+{
+	KEEP(n);
+	if (n > 512)
+		return 0;
+	return (u32)bpf_csum_diff(0, 0, (__be32 *)from, n, seed);
+}
+
+/* What replacing one 64-byte header copy by the other does to the TCP checksum. */
+INLINE u64 port_sum_change(const u8 *old, const u8 *new)
+{
+	return (u32)bpf_csum_diff((__be32 *)old, 64, (__be32 *)new, 64, 0);
+}
+
+/* ---- tables ---- */
+
+INLINE struct entry *port_egress(const struct five_tuple *key) { return bpf_map_lookup_elem(&egress_table, key); }
+INLINE struct entry *port_ingress(const struct five_tuple *key) { return bpf_map_lookup_elem(&ingress_table, key); }
+INLINE struct session *port_session(const u64 *nonce) { return bpf_map_lookup_elem(&session_table, nonce); }
+INLINE struct reconfig *port_reconfig(const struct reconfig_key *key)
+{
+	return bpf_map_lookup_elem(&reconfig_table, key);
+}
+INLINE int port_put_egress(const struct five_tuple *key, const struct entry *e)
+{
+	return (int)bpf_map_update_elem(&egress_table, key, e, BPF_ANY);
+}
+INLINE int port_put_ingress(const struct five_tuple *key, const struct entry *e)
+{
+	return (int)bpf_map_update_elem(&ingress_table, key, e, BPF_ANY);
+}
+INLINE int port_put_session(const u64 *nonce, const struct session *s)
+{
+	return (int)bpf_map_update_elem(&session_table, nonce, s, BPF_ANY);
+}
+INLINE int port_put_reconfig(const struct reconfig_key *key, const struct reconfig *r)
+{
+	return (int)bpf_map_update_elem(&reconfig_table, key, r, BPF_ANY);
+}
+INLINE void port_drop_egress(const struct five_tuple *key) { bpf_map_delete_elem(&egress_table, key); }
+INLINE void port_drop_ingress(const struct five_tuple *key) { bpf_map_delete_elem(&ingress_table, key); }
+INLINE void port_drop_session(const u64 *nonce) { bpf_map_delete_elem(&session_table, nonce); }
+INLINE void port_drop_reconfig(const struct reconfig_key *key) { bpf_map_delete_elem(&reconfig_table, key); }
+
+INLINE struct config *port_config(void)
+{
+	u32 zero = 0;
+	return bpf_map_lookup_elem(&config_table, &zero);
+}
+INLINE struct scratch *port_scratch(void)
+{
+	u32 zero = 0;
+	return bpf_map_lookup_elem(&scratch_table, &zero);
+}
+INLINE struct policy *port_policy(u32 i) { return bpf_map_lookup_elem(&policy_table, &i); }
+INLINE struct hmac_key *port_key(u32 i) { return bpf_map_lookup_elem(&key_table, &i); }
+INLINE struct next_hop *port_next_hop_at(u32 i) { return bpf_map_lookup_elem(&next_hop_table, &i); }
+
+/* The session of a SYN that a middlebox has passed on under another five-tuple. */
+INLINE u64 port_tag(struct packet *p)
+{
+	u32 tag = p->mark;
+	u64 *nonce = (tag & MARK_TAG_MASK) == MARK_TAG ? bpf_map_lookup_elem(&tag_table, &tag) : 0;
+
+	if (nonce)
+		p->mark = 0;
+	return nonce ? *nonce : 0;
+}
+INLINE void port_put_tag(struct packet *p, const u64 *nonce)
+{
+	u32 tag = MARK_TAG | ((u32)(*nonce >> 8) & ~MARK_TAG_MASK);
+
+	if (!bpf_map_update_elem(&tag_table, &tag, nonce, BPF_ANY))
+		p->mark = tag;
+}
+
+/* ---- world ---- */
+
+INLINE u64 port_now(void) { return bpf_ktime_get_ns(); }
+INLINE u32 port_random(void) { return bpf_get_prandom_u32(); }
+INLINE void port_lock(struct reconfig *r) { bpf_spin_lock(&r->lock); }
+INLINE void port_unlock(struct reconfig *r) { bpf_spin_unlock(&r->lock); }
+
+INLINE void port_count(u32 counter)
+{
+	u64 *n = bpf_map_lookup_elem(&counter_table, &counter);
+
+	if (n)
+		(*n)++;
+}
+INLINE void port_event(const struct event *event)
+{
+	if (bpf_ringbuf_output(&event_ring, (void *)event, sizeof(*event), 0))
+		port_count(COUNT_EVENT_LOST);
+}
+
+/* Asks the kernel's routing table.  A look-up as for a forwarded packet finds the interface by itself but needs
+ * forwarding; as for a local one it must be told the interface, so each of ours is tried. */
+INLINE int route_lookup(struct packet *p, struct config *config, be32 address, struct next_hop *hop)
+{
+	struct bpf_fib_lookup fib = {};
+	long found = -1;
+
+	for (u32 i = 0; i <= MAX_INTERFACES; i++) {
+		u32 output = i > 0;
+		u32 at = i ? i - 1 : 0;
+		if (at >= MAX_INTERFACES || at >= config->interface_count)
+			break;
+		__builtin_memset(&fib, 0, sizeof(fib));
+		fib.family = FAMILY_INET;
+		fib.ipv4_src = config->interfaces[at].address;
+		fib.ipv4_dst = address;
+		fib.ifindex = config->interfaces[at].ifindex;
+		found = bpf_fib_lookup(p, &fib, sizeof(fib), output ? BPF_FIB_LOOKUP_OUTPUT : 0);
+		if (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH)
+			break;
+	}
+	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return -1;
+	hop->address = address;
+	hop->ifindex = fib.ifindex;
+	hop->resolved = found == BPF_FIB_LKUP_RET_SUCCESS;
+	__builtin_memcpy(hop->destination, fib.dmac, 6);
+	__builtin_memcpy(hop->source, fib.smac, 6);
+	for (u32 i = 0; i < MAX_INTERFACES; i++)
+		if (i < config->interface_count && config->interfaces[i].ifindex == fib.ifindex)
+			hop->from = config->interfaces[i].address;
+	return 0;
+}
+
+/* The index of the next hop towards an address: cached, and looked up once. */
+NOINLINE u32 port_route(struct packet *p, be32 address)
+{
+	u32 zero = 0, *known = bpf_map_lookup_elem(&next_hop_index, &address);
+	u32 *count = bpf_map_lookup_elem(&next_hop_count, &zero);
+	struct config *config = port_config();
+	struct next_hop fresh = {};
+
+	if (!config || !count)
+		return 0;
+	if (known) {
+		struct next_hop *hop = port_next_hop_at(*known);
+		if (hop && hop->resolved)
+			return *known;
+	}
+	if (route_lookup(p, config, address, &fresh))
+		return 0;
+	u32 index = known ? *known : __sync_fetch_and_add(count, 1) + 1;
+	if (index >= MAX_NEXT_HOPS)
+		return 0;
+	bpf_map_update_elem(&next_hop_table, &index, &fresh, BPF_ANY);
+	bpf_map_update_elem(&next_hop_index, &address, &index, BPF_ANY);
+	return index;
+}
+
+/* ---- out ---- */
+
+/* Writes the addresses of a resolved next hop; < 0: the kernel must find the neighbour. */
+INLINE int address_frame(struct packet *p, const struct next_hop *hop)
+{
+	struct wire_ethernet *ethernet = port_data(p);
+
+	if (!hop->resolved)
+		return -1;
+	if ((void *)(ethernet + 1) > port_data_end(p))
+		return -1;
+	__builtin_memcpy(ethernet->destination, hop->destination, 6);
+	__builtin_memcpy(ethernet->source, hop->source, 6);
+	return 0;
+}
+
+/* The packet leaves by another way than the one it is on: from ingress, or by another interface. */
+INLINE int port_redirect(struct packet *p, u32 index)
+{
+	struct next_hop *hop = port_next_hop_at(index);
+
+	if (!hop)
+		return VERDICT_DROP;
+	p->mark = MARK_SENT;
+	if (!address_frame(p, hop))
+		return bpf_redirect(hop->ifindex, 0) == TC_ACT_REDIRECT ? VERDICT_SENT : VERDICT_DROP;
+	port_count(COUNT_NEXT_HOP_KERNEL);
+	return bpf_redirect_neigh(hop->ifindex, 0, 0, 0) == TC_ACT_REDIRECT ? VERDICT_SENT : VERDICT_DROP;
+}
+
+/* From egress: the packet goes on where it is, with the right addresses, if that is where its next hop is.
+ * Index 0: whatever the local stack has chosen is right (a packet that goes back where the SYN came from). */
+INLINE int port_leave(struct packet *p, u32 index)
+{
+	struct next_hop *hop = index ? port_next_hop_at(index) : 0;
+
+	if (!hop)
+		return VERDICT_PASS;
+	if (hop->ifindex == p->ifindex && !address_frame(p, hop))
+		return VERDICT_PASS;
+	return port_redirect(p, index);
+}
+
+INLINE void port_send_copy(struct packet *p, u32 index)
+{
+	struct next_hop *hop = port_next_hop_at(index);
+
+	if (!hop)
+		return;
+	/* an unresolved neighbour: the egress program sees the mark and lets the kernel find it */
+	p->mark = address_frame(p, hop) ? MARK_EMIT : MARK_SENT;
+	struct scratch *x = port_scratch();
+	if (x)
+		x->emission.armed = 0;
+	if (bpf_clone_redirect(p, hop->ifindex, 0))
+		port_count(COUNT_EMIT_FAILED);
+	p->mark = 0;
+	bpf_skb_pull_data(p, AT_OPTIONS); /* the copy shares our headers until we make them our own */
+}
+
+INLINE int port_deliver(struct packet *p)
+{
+	struct wire_ethernet *ethernet = port_data(p);
+	u8 swap[6];
+
+	if ((void *)(ethernet + 1) > port_data_end(p))
+		return VERDICT_DROP;
+	__builtin_memcpy(swap, ethernet->destination, 6);
+	__builtin_memcpy(ethernet->destination, ethernet->source, 6);
+	__builtin_memcpy(ethernet->source, swap, 6);
+	p->mark = MARK_SENT;
+	return bpf_redirect(p->ifindex, BPF_F_INGRESS) == TC_ACT_REDIRECT ? VERDICT_SENT : VERDICT_DROP;
+}
+
+INLINE void port_deliver_copy(struct packet *p, u32 ifindex)
+{
+	p->mark = MARK_SENT;
+	if (bpf_clone_redirect(p, ifindex, BPF_F_INGRESS))
+		port_count(COUNT_EMIT_FAILED);
+}
+
+/* The emission in scratch leaves as a copy of the packet in hand: the copy comes by the egress program once more,
+ * which shapes it (emit.h). */
+INLINE void port_emit(struct packet *p)
+{
+	struct scratch *x = port_scratch();
+
+	if (!x)
+		return;
+	x->emission.armed = 1;
+	p->mark = MARK_EMIT;
+	if (bpf_clone_redirect(p, p->ifindex, 0))
+		port_count(COUNT_EMIT_FAILED);
+	else
+		port_count(COUNT_EMITTED);
+	x->emission.armed = 0;
+	p->mark = 0;
+	bpf_skb_pull_data(p, AT_OPTIONS);
+}
+
+#endif
