@@ -109,11 +109,9 @@ INLINE void settle(struct reconfig *r, struct entry *out, struct entry *in, u64 
 	in->to.tsval_delta = r->ts_offset - r->beta_in;
 	in->to.tsecr_delta = 0 - r->beta_out;
 	in->to.window_shift = r->in_window_shift;
-	in->seen.seq_high = seq_max(r->old_rcvd, in->seen.seq_high ? in->seen.seq_high : r->old_rcvd);
-	in->seen.ack = seq_max(r->old_sent_acked, in->seen.ack ? in->seen.ack : r->old_sent_acked);
+	see(&in->seen, r->old_rcvd, 1, 0, 0, 0); /* what the old path has brought counts too */
+	see(&in->seen, 0, 0, TCP_ACK, r->old_sent_acked, r->old_window);
 	in->seen.tsval = r->ts_delivered;
-	if (!in->seen.window)
-		in->seen.window = r->old_window;
 	out->to = r->new_out;
 	out->to.seq_delta = 0 - r->beta_out;
 	out->to.ack_delta = 0 - r->peer_delta - r->beta_in;

@@ -126,8 +126,6 @@ INLINE void edge_note(struct segment *s, struct entry *e, u32 way)
 		return;
 	if (s->flags & TCP_SYN && !(session->offer[way & 1].has & OFFER_SEEN)) {
 		session->offer[way & 1] = s->offer;
-		e->seen.seq_high = s->seq + 1;
-		e->seen.tsval = s->tsval;
 		tell(EVENT_SESSION_ESTABLISHED, nonce, 0, 0, e->side);
 	}
 	u32 flag = s->flags & TCP_RST ? SESSION_RST : way == RIGHTWARD ? SESSION_FIN_RIGHTWARD : SESSION_FIN_LEFTWARD;

@@ -223,11 +223,14 @@ INLINE void segment_translate(struct segment *s, const struct translation *to)
 /* Raises what an entry has seen by this segment, in the local session's sequence space. */
 INLINE void see(struct seen *seen, u32 seq_end, u32 length, u32 flags, u32 ack, u32 window)
 {
-	if (length && seq_after(seq_end, seen->seq_high))
+	if (length && (!(seen->has & SEEN_SEQ) || seq_after(seq_end, seen->seq_high))) {
 		seen->seq_high = seq_end;
-	if (flags & TCP_ACK && !seq_before(ack, seen->ack)) {
+		seen->has |= SEEN_SEQ;
+	}
+	if (flags & TCP_ACK && (!(seen->has & SEEN_ACK) || !seq_before(ack, seen->ack))) {
 		seen->ack = ack;
 		seen->window = window;
+		seen->has |= SEEN_ACK;
 	}
 }
 

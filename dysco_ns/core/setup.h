@@ -94,7 +94,7 @@ INLINE int session_join_right(struct packet *p, struct scratch *x, struct config
 		return -1;
 	e = entry_start(x, nonce, SIDE_RIGHT, &to);
 	e->next_hop = hop;
-	e->seen.seq_high = x->segment.seq + 1;
+	see(&e->seen, x->segment.seq + 1, 1, 0, 0, 0);
 	e->seen.tsval = x->segment.tsval;
 	return port_put_egress(key, e);
 }
@@ -268,7 +268,7 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	if (port_put_session(&nonce, s))
 		return -1;
 	struct entry *e = entry_start(x, nonce, SIDE_LEFT, &session);
-	e->seen.seq_high = x->segment.seq + 1;
+	see(&e->seen, x->segment.seq + 1, 1, 0, 0, 0);
 	e->seen.tsval = x->segment.tsval;
 	if (port_put_ingress(key, e))
 		return -1;

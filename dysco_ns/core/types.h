@@ -75,7 +75,9 @@ struct seen {
 	u32 ack;                /* highest acknowledgment number */
 	u32 tsval, tsecr;
 	u32 window;             /* the header's field, unscaled */
+	u32 has;                /* enum seen_has: numbers start anywhere, so zero does not mean none */
 };
+enum seen_has { SEEN_SEQ = 1, SEEN_ACK = 2 };
 
 enum side { SIDE_LEFT, SIDE_RIGHT };    /* which subsession of the session an entry or a record belongs to */
 enum direction { RIGHTWARD, LEFTWARD };
