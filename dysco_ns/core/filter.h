@@ -10,8 +10,9 @@
 enum { BPF_LD_ = 0, BPF_LDX_, BPF_ST_, BPF_STX_, BPF_ALU_, BPF_JMP_, BPF_RET_, BPF_MISC_ };
 enum { FILTER_VIEW = 128 };
 
-struct filter_machine {
-	u32 a, x, pc;
+struct filter_run {
+	struct policy *policy;
+	struct scratch *w;
 };
 
 /* Bytes at `at` as a big-endian number; *ok = 0 outside the view. */
@@ -68,7 +69,7 @@ INLINE u32 filter_value(struct scratch *w, struct filter_machine *m, u16 code, u
 	case 0x00: return k;                                                    /* immediate */
 	case 0x20: return filter_load(w, k, filter_size(code), ok);             /* packet, absolute */
 	case 0x40: return filter_load(w, k + m->x, filter_size(code), ok);      /* packet, indirect */
-	case 0x60: return w->filter_memory[k & 15];
+	case 0x60: return m->memory[k & 15];
 	case 0x80: return w->view_length;
 	case 0xa0: return 4 * (filter_load(w, k, 1, ok) & 15);                  /* IP header length */
 	}
@@ -76,45 +77,66 @@ INLINE u32 filter_value(struct scratch *w, struct filter_machine *m, u16 code, u
 	return 0;
 }
 
+/* One instruction; non-zero ends the program. */
+static long filter_step(u32 turn, void *context)
+{
+	struct filter_run *run = context;
+	struct scratch *w = run->w;
+	struct filter_machine *m = &w->machine;
+	int ok = 1;
+
+	(void)turn;
+	if (m->pc >= MAX_FILTER || m->pc >= run->policy->insns)
+		return 1;
+	struct filter_insn *in = &run->policy->filter[m->pc & (MAX_FILTER - 1)];
+	u16 code = in->code;
+	u32 k = in->k, operand = code & 8 ? m->x : k;
+	m->pc++;
+	switch (code & 7) {
+	case BPF_LD_: m->a = filter_value(w, m, code, k, &ok); break;
+	case BPF_LDX_: m->x = filter_value(w, m, code, k, &ok); break;
+	case BPF_ST_: m->memory[k & 15] = m->a; break;
+	case BPF_STX_: m->memory[k & 15] = m->x; break;
+	case BPF_ALU_: m->a = filter_alu(code, m->a, operand, &ok); break;
+	case BPF_JMP_: m->pc += !(code & 0xf0) ? k : filter_test(code, m->a, operand) ? in->jt : in->jf; break;
+	case BPF_RET_: m->matched = (code & 0x18) == 0x10 ? m->a != 0 : k != 0; return 1;
+	default:
+		if (code & 0x80)
+			m->a = m->x;
+		else
+			m->x = m->a;
+	}
+	return !ok;
+}
+
 /* Runs one policy's filter over x->view: non-zero = match. */
 NOINLINE int filter_match(struct policy *policy)
 {
-	struct scratch *w = port_scratch();
-	struct filter_machine m = {};
-	int ok = 1;
+	struct filter_run run = { policy, port_scratch() };
 
-	if (!w || !policy)
+	if (!run.w || !policy)
 		return 0;
-	for (int turn = 0; turn < MAX_FILTER; turn++) {
-		VARY(m.pc, w->view_length);
-		VARY(m.a, w->view_length);
-		VARY(m.x, w->view_length);
-		if (m.pc >= MAX_FILTER || m.pc >= policy->insns)
-			return 0;
-		struct filter_insn *in = &policy->filter[m.pc & (MAX_FILTER - 1)];
-		u16 code = in->code;
-		u32 k = in->k, operand = code & 8 ? m.x : k;
-		m.pc++;
-		switch (code & 7) {
-		case BPF_LD_: m.a = filter_value(w, &m, code, k, &ok); break;
-		case BPF_LDX_: m.x = filter_value(w, &m, code, k, &ok); break;
-		case BPF_ST_: w->filter_memory[k & 15] = m.a; break;
-		case BPF_STX_: w->filter_memory[k & 15] = m.x; break;
-		case BPF_ALU_: m.a = filter_alu(code, m.a, operand, &ok); break;
-		case BPF_JMP_:
-			m.pc += !(code & 0xf0) ? k : filter_test(code, m.a, operand) ? in->jt : in->jf;
-			break;
-		case BPF_RET_: return (code & 0x18) == 0x10 ? m.a != 0 : k != 0;
-		default:
-			if (code & 0x80)
-				m.a = m.x;
-			else
-				m.x = m.a;
-		}
-		if (!ok)
-			return 0;
-	}
-	return 0;
+	__builtin_memset(&run.w->machine, 0, sizeof(run.w->machine));
+	port_loop(MAX_FILTER, filter_step, &run);
+	return (int)run.w->machine.matched;
+}
+
+/* A search for the first policy that matches. */
+struct policy_search {
+	u32 slots, found;
+};
+
+static long policy_try(u32 i, void *context)
+{
+	struct policy_search *search = context;
+	struct policy *policy = i < search->slots ? port_policy(i) : 0;
+
+	if (!policy)
+		return 1;
+	if (!policy->id || !filter_match(policy))
+		return 0;
+	search->found = i + 1;
+	return 1;
 }
 
 /* The first policy that matches the SYN in hand, or 0. */
@@ -130,14 +152,9 @@ INLINE struct policy *policy_match(struct packet *p, struct config *config)
 	if (length < AT_OPTIONS || length > FILTER_VIEW || port_load(p, 0, x->view, length))
 		return 0;
 	x->view_length = length;
-	for (u32 i = 0; i < MAX_POLICIES; i++) {
-		if (i >= config->policy_slots)
-			break;
-		struct policy *policy = port_policy(i);
-		if (policy && policy->id && filter_match(policy))
-			return policy;
-	}
-	return 0;
+	struct policy_search search = { config->policy_slots, 0 };
+	port_loop(MAX_POLICIES, policy_try, &search);
+	return search.found ? port_policy(search.found - 1) : 0;
 }
 
 #endif

@@ -87,28 +87,31 @@ NOINLINE int frame_finish(struct packet *p, u32 n)
 	struct wire_ip *ip = (void *)(x->frame + FRAME_IP);
 	struct wire_tcp *tcp = (void *)(x->frame + FRAME_TCP);
 	u32 header = tcp_header_length(tcp);
-	KEEP(header);
-	if (header < 20 || header > 40)
-		return -1;
-	for (u32 i = 0; i < MAX_MESSAGE + SIGNATURE_BYTES; i++) {
-		if (i >= n)
-			break;
-		x->frame[FRAME_TCP + header + i] = x->message[i & 255];
-	}
 	u32 total = 20 + header + n;
 	ip->total_length = be16_of(total);
 	ip->checksum = (u16)~fold16(port_sum(ip, 20, 0));
 	u64 pseudo = (u64)ip->src + ip->dst + be16_of(PROTOCOL_TCP) + be16_of(header + n);
-	tcp->checksum = (u16)~fold16(port_sum(tcp, 256, fold32(pseudo)));
-	x->frame_length = total;
+	u32 sum = port_sum(tcp, 60, fold32(pseudo));
+	if (n) {
+		KEEP(n);
+		if (n > MAX_MESSAGE + SIGNATURE_BYTES)
+			return -1;
+		for (u32 i = 0; i < 4; i++)
+			x->message[n + i] = 0;
+		sum = port_sum(x->message, (n + 3) & ~3u, sum);
+	}
+	tcp->checksum = (u16)~fold16(sum);
 	if (port_resize(p, AT_IP + total)) {
 		port_count(COUNT_DROP_RESIZE);
 		return -1;
 	}
-	KEEP(total);
-	if (total < 40 || total > 276 || port_store(p, AT_IP, x->frame + FRAME_IP, total))
+	KEEP(header);
+	if (header < 20 || header > 60 || port_store(p, AT_IP, x->frame + FRAME_IP, 20 + header))
 		return -1;
-	return 0;
+	KEEP(n);
+	if (n < 1 || n > MAX_MESSAGE + SIGNATURE_BYTES)
+		return 0;
+	return port_store(p, AT_TCP + header, x->message, n);
 }
 
 #endif

@@ -84,13 +84,12 @@ NOINLINE int message_digest(u32 length, u32 key)
 
 	if (!x || !k || !k->valid || length < 1 || length > MAX_MESSAGE)
 		return -1;
-	x->message[length & 255] = 0x80;
 	u32 blocks = (length + 9 + 63) / 64, bits = (64 + length) * 8;
-	for (u32 i = 0; i < 192; i++) {
-		VARY(length, k->valid);
-		if (i > length)
-			x->message[i] = 0;
-	}
+	KEEP(length);
+	if (length > MAX_MESSAGE)
+		return -1;
+	x->message[length] = 0x80;
+	__builtin_memset(&x->message[length + 1], 0, 72); /* to the end of the last block, and beyond */
 	for (int i = 0; i < 8; i++)
 		x->sha.state[i] = k->inner[i];
 	for (u32 block = 0; block < 3; block++) {

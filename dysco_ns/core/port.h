@@ -13,6 +13,7 @@
  *            port_config, port_policy(i), port_key(i), port_next_hop_at(i), port_scratch, port_tag, port_put_tag
  *   world    port_now() ns, port_random(), port_sum(from, n, seed)
  *            port_route(p, address)        index of the next hop, 0: no route
+ *            port_loop(n, step, context)   calls step(i, context) up to n times, until it answers non-zero
  *   out      port_leave(p, hop)            the packet leaves towards a next hop
  *            port_deliver(p)               the packet goes to the local stack as if it had arrived
  *            port_send_copy(p, hop)        a copy leaves now, the packet stays in hand

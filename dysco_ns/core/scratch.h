@@ -21,6 +21,7 @@ struct segment {
 	u32 timestamp_at;       /* offset of TSval in the header; 0: none */
 	u32 tsval, tsecr;
 	u32 sack_at, sack_blocks;
+	u32 walk_at;            /* where the walk over the options is */
 	struct offer offer;     /* of a SYN */
 };
 
@@ -36,6 +37,12 @@ struct emission {
 	u8 block[512];
 };
 
+/* The registers of the classic BPF machine of filter.h. */
+struct filter_machine {
+	u32 a, x, pc, matched;
+	u32 memory[16];
+};
+
 /* What a set-up message lists after its fixed part. */
 struct setup_lists {
 	u32 chain_length;
@@ -47,11 +54,10 @@ struct setup_lists {
 
 struct scratch {
 	struct sha256 sha;
-	u8 message[256];        /* signed bytes, then the signature */
+	u8 message[264];        /* signed bytes, then the signature */
 	u32 message_length;     /* without the signature */
 	u32 message_signed;
-	u8 frame[304];          /* a whole segment to send; its IP header is at FRAME_IP */
-	u32 frame_length;       /* from the IP header on */
+	u8 frame[96];           /* headers of a segment to send; the IP header is at FRAME_IP */
 	struct five_tuple control_to;   /* where the control message in `message` goes */
 	struct segment segment;
 	struct setup_lists lists;
@@ -62,7 +68,7 @@ struct scratch {
 	struct command command;
 	u8 view[128];           /* what a policy's filter sees */
 	u32 view_length;
-	u32 filter_memory[16];
+	struct filter_machine machine;
 };
 enum { FRAME_IP = 16, FRAME_TCP = FRAME_IP + 20 };
 

@@ -57,6 +57,20 @@ INLINE u32 segment_option(struct segment *s, u32 at)
 	return length;
 }
 
+/* One turn of the walk; non-zero ends it. */
+static long segment_option_turn(u32 turn, void *context)
+{
+	struct scratch *x = port_scratch();
+
+	(void)turn;
+	(void)context;
+	if (!x || x->segment.walk_at >= x->segment.header)
+		return 1;
+	u32 at = x->segment.walk_at & 63, length = segment_option(&x->segment, at);
+	x->segment.walk_at = at + length;
+	return !length || at + length > 60;
+}
+
 /* Copies the headers into scratch and finds the options.  Returns < 0 for a truncated segment. */
 NOINLINE int segment_read(struct packet *p)
 {
@@ -90,16 +104,9 @@ NOINLINE int segment_read(struct packet *p)
 	s->old_dst = s->new_dst = ip.dst;
 	s->timestamp_at = s->tsval = s->tsecr = s->sack_at = s->sack_blocks = 0;
 	__builtin_memset(&s->offer, 0, sizeof(s->offer));
-	u32 at = 20;
-	for (int i = 0; i < 40; i++) {
-		VARY(at, s->seq);
-		if (at >= s->header)
-			break;
-		u32 length = segment_option(s, at);
-		if (!length)
-			break;
-		at += length;
-	}
+	s->walk_at = 20;
+	if (header > 20)
+		port_loop(40, segment_option_turn, 0);
 	s->offer.isn = s->seq;
 	s->offer.tsval = s->tsval;
 	s->offer.has |= OFFER_SEEN | (s->timestamp_at ? OFFER_TIMESTAMP : 0) | (tcp->flags & TCP_ECE ? OFFER_ECN : 0);

@@ -117,6 +117,10 @@ INLINE void port_put_tag(struct packet *p, const u64 *nonce)
 
 /* ---- world ---- */
 
+INLINE void port_loop(u32 turns, long (*step)(u32 turn, void *context), void *context)
+{
+	bpf_loop(turns, step, context, 0); /* the verifier sees the body once */
+}
 INLINE u64 port_now(void) { return bpf_ktime_get_ns(); }
 INLINE u32 port_random(void) { return bpf_get_prandom_u32(); }
 INLINE void port_lock(struct reconfig *r) { bpf_spin_lock(&r->lock); }

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network namespaces: enter one, name it, list its interfaces; and the file system that holds the agents' maps."""
+
+from __future__ import annotations
+
+import ctypes as c
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyroute2 import IPRoute
+
+CLONE_NEWNET = 0x40000000
+RUN = Path("/run/dysco")
+BPFFS = RUN / "bpf"
+
+_libc = c.CDLL(None, use_errno=True)
+
+
+def _setns(fd: int, what: str) -> None:
+    if _libc.setns(fd, CLONE_NEWNET):
+        number = c.get_errno()
+        raise OSError(number, f"entering network namespace {what}: {os.strerror(number)}")
+
+
+def path_of(pid: int | None = None) -> Path:
+    """The file of a process's network namespace; of this one by default."""
+    return Path(f"/proc/{pid or 'self'}/ns/net")
+
+
+def inode(path: Path) -> int:
+    """The number that identifies a namespace while it lives."""
+    return path.stat().st_ino
+
+
+def enter(path: Path) -> None:
+    """Moves the calling thread into a namespace for good.  OSError if it is gone or we may not."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        _setns(fd, str(path))
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def entered(path: Path) -> Iterator[None]:
+    """The calling thread is in the namespace inside the block, and back afterwards."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        enter(path)
+        try:
+            yield
+        finally:
+            _setns(home, "home")
+    finally:
+        os.close(home)
+
+
+@dataclass(frozen=True)
+class Interface:
+    index: int
+    name: str
+    mac: bytes
+    address: str  # first IPv4 address
+
+
+def interfaces() -> list[Interface]:
+    """The interfaces of the current namespace that are up, not loopback, and have an IPv4 address."""
+    with IPRoute() as ip:
+        first: dict[int, str] = {}
+        for a in ip.get_addr(family=socket.AF_INET):
+            first.setdefault(a["index"], a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS"))
+        return [
+            Interface(
+                link["index"],
+                link.get_attr("IFLA_IFNAME"),
+                bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", "")),
+                first[link["index"]],
+            )
+            for link in ip.get_links()
+            if link["index"] in first and link.get_attr("IFLA_IFNAME") != "lo" and link["flags"] & 1
+        ]
+
+
+def ensure_bpffs() -> Path:
+    """Mounts the agents' private bpf file system if it is not there yet."""
+    BPFFS.mkdir(parents=True, exist_ok=True)
+    if not os.path.ismount(BPFFS):
+        subprocess.run(["mount", "-t", "bpf", "dysco", str(BPFFS)], check=True, capture_output=True)
+    return BPFFS
+
+
+def remove_bpffs() -> None:
+    """Unmounts it: every pinned map, program and link that nobody else holds is gone with it."""
+    while os.path.ismount(BPFFS):
+        subprocess.run(["umount", str(BPFFS)], check=True, capture_output=True)
+
+
+def socket_path(namespace: int) -> Path:
+    """Where the agent of the namespace with this inode listens."""
+    return RUN / f"{namespace}.sock"
