@@ -35,6 +35,7 @@ TABLES: dict[str, tuple[str | int, str | int]] = {
     "key_table": (4, "hmac_key"),
     "counter_table": (4, 8),
     "event_ring": (4, 4),
+    "next_hop_count": (4, 4),
     "program_table": (4, 4),
 }
 
@@ -90,7 +91,7 @@ class Programs:
             raise LoadFailed(f"{path.name}: not an eBPF object")
         logs: dict[str, c.Array[c.c_char]] = {}
         for name, m in _each(lib.bpf_object__next_map, handle, lib.bpf_map__name):
-            if not name.startswith("."):
+            if "." not in name:
                 check(lib.bpf_map__set_pin_path(m, str(self.pins / name[-15:]).encode()), f"map {name}")
         for name, p in _each(lib.bpf_object__next_program, handle, lib.bpf_program__name):
             logs[name] = c.create_string_buffer(LOG_BYTES)
@@ -100,7 +101,7 @@ class Programs:
             lib.bpf_object__close(handle)
             raise self._why(-result, logs)
         for name, m in _each(lib.bpf_object__next_map, handle, lib.bpf_map__name):
-            if not name.startswith("."):
+            if "." not in name:
                 self._maps[name] = os.dup(lib.bpf_map__fd(m))
         for name, p in _each(lib.bpf_object__next_program, handle, lib.bpf_program__name):
             self._programs[name] = os.dup(lib.bpf_program__fd(p))

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's view of the data path: tables as Python values, and commands to the core.
+
+Nothing here decides anything; nothing here writes a session.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dysco_ns.ebpf.events import EventRing
+from dysco_ns.ebpf.libbpf import lib
+from dysco_ns.ebpf.loader import Programs
+from dysco_ns.netns import Interface
+
+CONFIG_SIGN = 1
+FIRST_PORT, PORTS = 20000, 6384  # subsessions; control sessions use as many above: all below the ephemeral range
+PACKET_BYTES = 320
+ETHERTYPE = b"\x08\x00"
+
+Tuple4 = tuple[str, int, str, int]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One protocol event of the data path; time in ns, monotonic."""
+
+    time_ns: int
+    kind: str
+    nonce: int
+    txid: int
+    value: int
+    side: int
+
+
+class Core:
+    """One namespace's programs and tables."""
+
+    def __init__(self, programs: Programs) -> None:
+        self.programs = programs
+        btf = programs.btf
+        self.btf = btf
+        self.sessions_map = programs.map("session_table")
+        self.egress_map = programs.map("egress_table")
+        self.ingress_map = programs.map("ingress_table")
+        self.reconfig_map = programs.map("reconfig_table")
+        self.commands = {n.removeprefix("COMMAND_").lower(): v for v, n in btf.enum("command_kind").items()}
+        self.refusals = {v: n.removeprefix("REFUSED_").lower() for v, n in btf.enum("refusal").items()}
+        self._kinds = {v: n.removeprefix("EVENT_").lower() for v, n in btf.enum("event_kind").items()}
+        self._event = btf.layout("event")
+        self._command = btf.layout("command")
+        self.interfaces: list[Interface] = []
+
+    # ---- configuration ----
+
+    def configure(self, interfaces: list[Interface], sign: bool, policy_slots: int) -> None:
+        self.interfaces = interfaces
+        self.programs.map("config_table").put(
+            0,
+            {
+                "layout_version": 1,
+                "flags": CONFIG_SIGN if sign else 0,
+                "first_port": FIRST_PORT,
+                "ports": PORTS,
+                "policy_slots": policy_slots,
+                "interface_count": len(interfaces),
+                "interfaces": [{"ifindex": i.index, "address": i.address} for i in interfaces],
+            },
+        )
+
+    def set_key(self, index: int, states: dict[str, list[int]]) -> None:
+        self.programs.map("key_table").put(index, {**states, "valid": 1})
+
+    def set_policy(self, slot: int, policy: dict[str, Any]) -> None:
+        self.programs.map("policy_table").put(slot, policy)
+
+    # ---- reading ----
+
+    def counters(self) -> dict[str, int]:
+        """Counter name -> packets, only those that are not zero."""
+        cpus = lib.libbpf_num_possible_cpus()
+        table = self.programs.map("counter_table")
+        totals = {}
+        for index, name in self.btf.enum("counter").items():
+            raw = table.raw(struct.pack("<I", index), 8 * cpus)
+            total = sum(struct.unpack(f"<{cpus}Q", raw)) if raw else 0
+            if total:
+                totals[name.removeprefix("COUNT_").lower()] = total
+        return totals
+
+    def session(self, nonce: int) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.sessions_map.get(nonce)
+        return found
+
+    def sessions(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield from self.sessions_map.items()
+
+    def record(self, nonce: int, side: int) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.reconfig_map.get({"nonce": nonce, "side": side})
+        return found
+
+    def session_of(self, local: tuple[str, int], remote: tuple[str, int]) -> int | None:
+        """The nonce of the session of a local socket."""
+        key = {"src": local[0], "sport": local[1], "dst": remote[0], "dport": remote[1]}
+        entry = self.egress_map.get(key)
+        return entry["nonce"] if entry else None
+
+    # ---- commands ----
+
+    def command(self, kind: str, interface: Interface | None = None, **fields: Any) -> str:
+        """Runs one command in the data path.  Returns "not" (not refused) or the reason's name."""
+        values = {"kind": self.commands[kind], **fields}
+        mac = interface.mac if interface else bytes(6)
+        if interface:
+            values["ifindex"] = interface.index
+        packet = (mac + bytes(6) + ETHERTYPE + self._command.encode(values)).ljust(PACKET_BYTES, b"\0")
+        verdict, _ = self.programs.run("dysco_command", packet)
+        return self.refusals.get(verdict, f"verdict {verdict}")
+
+    def decode_event(self, data: bytes) -> Event:
+        v = self._event.decode(data)
+        return Event(v["time_ns"], self._kinds.get(v["kind"], "?"), v["nonce"], v["txid"], v["value"], v["side"])
+
+    def event_ring(self, on_event: Any) -> EventRing:
+        return EventRing(self.programs.map("event_ring").fd, lambda data: on_event(self.decode_event(data)))
+
+
+def new_txid() -> int:
+    return int.from_bytes(os.urandom(4), "little") | 1
+
+
+def address_of_value(value: int) -> str:
+    """An event's value that is an IPv4 address in network order."""
+    return socket.inet_ntoa(struct.pack("<I", value))

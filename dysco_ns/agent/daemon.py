@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon: one asyncio loop that serves a unix socket, hears the data path's events and keeps its timers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dysco_ns import netns
+from dysco_ns.agent import hops, requests
+from dysco_ns.agent.core import Core, Event, address_of_value
+from dysco_ns.agent.expiry import SCAN_S, Expiry, is_over
+from dysco_ns.agent.keys import hmac_states
+from dysco_ns.agent.leader import CONTROL_RIGHT_OF, Leader, Outcome
+from dysco_ns.agent.policies import Policies
+from dysco_ns.ebpf.btf import Btf
+from dysco_ns.ebpf.loader import Programs
+
+LINE_BYTES = 1 << 20
+HOPS_S = 1.0
+EVENT_BACKLOG = 20000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an agent is told when it starts."""
+
+    name: str
+    key: bytes | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+class Daemon:
+    """The agent of the network namespace in which it is made."""
+
+    def __init__(self, settings: Settings, btf: Btf | None = None) -> None:
+        self.settings = settings
+        self.namespace = netns.inode(netns.path_of())
+        self.pins = netns.ensure_bpffs() / str(self.namespace)
+        self.socket_path = netns.socket_path(self.namespace)
+        self.core = Core(Programs(self.pins, btf=btf))
+        self.interfaces = netns.interfaces()
+        self.policies = Policies(self.core, settings.names, self._configure)
+        self.leader = Leader(self.core, self._outcome)
+        self.expiry = Expiry(lambda nonce: self.core.command("forget", nonce=nonce))
+        self.listeners: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._stopping: asyncio.Event | None = None
+
+    # ---- life ----
+
+    def attach(self) -> None:
+        """Puts the data path on every interface: from here on it works without us."""
+        if self.settings.key:
+            self.core.set_key(0, hmac_states(self.settings.key))
+        self._configure(len(self.policies.policies))
+        for interface in self.interfaces:
+            self.core.programs.attach(interface.index)
+        self._take_over()
+
+    def _configure(self, policy_slots: int) -> None:
+        self.core.configure(self.interfaces, bool(self.settings.key), policy_slots)
+
+    def _take_over(self) -> None:
+        """Picks up what an earlier daemon of this namespace left in the tables."""
+        now = time.monotonic()
+        for nonce, s in self.core.sessions():
+            if is_over(s["flags"]):
+                self.expiry.over(nonce, now)
+            record = self.core.record(nonce, 1)
+            if record and record["phase"] < 4:
+                self.leader.resume(nonce, record, now)
+
+    async def serve(self, ready: Any = None) -> None:
+        """Runs until a stop request or SIGTERM."""
+        loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        ring = self.core.event_ring(self._event)
+        loop.add_reader(ring.fileno(), ring.consume)
+        self.socket_path.unlink(missing_ok=True)
+        server = await asyncio.start_unix_server(self._client, self.socket_path, limit=LINE_BYTES)
+        tasks = [asyncio.create_task(self._timers()), asyncio.create_task(self._chores())]
+        if ready:
+            ready()
+        await self._stopping.wait()
+        for task in tasks:
+            task.cancel()
+        loop.remove_reader(ring.fileno())
+        server.close()
+        self.socket_path.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        if self._stopping:
+            self._stopping.set()
+
+    async def _timers(self) -> None:
+        while True:
+            now = time.monotonic()
+            due = self.leader.tick(now)
+            await asyncio.sleep(min(max(due - time.monotonic(), 0.001), 0.01 if self.leader.attempts else 0.05))
+
+    async def _chores(self) -> None:
+        scan_at = 0.0
+        while True:
+            now = time.monotonic()
+            self.expiry.tick(now)
+            hops.refresh(self.core)
+            if now >= scan_at:
+                packets = {entry["nonce"]: entry["packets"] for _, entry in self.core.egress_map.items()}
+                self.expiry.scan(packets, now)
+                scan_at = now + SCAN_S
+            await asyncio.sleep(HOPS_S)
+
+    # ---- events ----
+
+    def _event(self, event: Event) -> None:
+        now = time.monotonic()
+        self.leader.handle(event, now)
+        if event.kind in ("session_rst", "session_fin", "left_chain"):
+            s = self.core.session(event.nonce)
+            if s and is_over(s["flags"]):
+                self.expiry.over(event.nonce, now)
+        if event.kind == "trigger":
+            self.leader.start(event.nonce, {"right_anchor": address_of_value(event.value), "flags": CONTROL_RIGHT_OF})
+        elif event.kind == "left_chain":
+            self._close_sockets(event.nonce)
+        self._publish(
+            {
+                "ts_ns": event.time_ns,
+                "event": event.kind,
+                "session": f"{event.nonce:016x}",
+                "txid": event.txid,
+                "value": event.value,
+                "side": ("left", "right")[event.side & 1],
+            }
+        )
+
+    def _close_sockets(self, nonce: int) -> None:
+        """Both sockets of a proxy that has left read end of file now."""
+        right = self.core.session(nonce)
+        for session in (nonce, right["peer"] if right else 0):
+            s = self.core.session(session) if session else None
+            if s:
+                local = s["left_sub"]["dst"] if s["left_sub"]["dport"] else s["right_sub"]["src"]
+                interface = next((i for i in self.interfaces if i.address == local), self.interfaces[0])
+                self.core.command("close", interface=interface, nonce=session)
+                self.expiry.over(session, time.monotonic())
+
+    def _outcome(self, outcome: Outcome) -> None:
+        kind = "reconfigured" if outcome.outcome == "done" else "reconfig_failed"
+        self._publish({"ts_ns": time.monotonic_ns(), "event": kind, **outcome.as_json()})
+
+    def _publish(self, line: dict[str, Any]) -> None:
+        for queue in self.listeners:
+            if queue.qsize() < EVENT_BACKLOG:
+                queue.put_nowait(line)
+
+    # ---- clients ----
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while line := await reader.readline():
+                request = requests.parse(line)
+                if request.get("op") == "events":
+                    await self._stream(writer)
+                    break
+                writer.write(json.dumps(await requests.answer(self, request)).encode() + b"\n")
+                await writer.drain()
+        writer.close()
+
+    async def _stream(self, writer: asyncio.StreamWriter) -> None:
+        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.listeners.add(queue)
+        try:
+            writer.write(b'{"ok": true}\n')
+            while True:
+                lines = [await queue.get()]
+                while not queue.empty():
+                    lines.append(queue.get_nowait())
+                writer.write(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+                await writer.drain()
+        finally:
+            self.listeners.discard(queue)
+
+
+def run_here(settings: Settings, btf: Btf | None = None, ready: Any = None) -> None:
+    """Runs the agent of the current namespace until it is told to stop."""
+    with contextlib.suppress(AttributeError):
+        socket.gethostname()
+    daemon = Daemon(settings, btf)
+    daemon.attach()
+    asyncio.run(daemon.serve(ready))
+
+
+def forget_namespace(namespace: int) -> None:
+    """Removes the programs, maps and socket that an agent of this namespace left.  May run twice."""
+    from dysco_ns.ebpf.loader import remove
+
+    remove(netns.BPFFS / str(namespace))
+    Path(os.fspath(netns.socket_path(namespace))).unlink(missing_ok=True)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policies of one agent: predicate on the SYN, and the middleboxes of the chain (paper II-B)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from dysco_ns.agent.filters import BadFilter, compile_filter
+
+MAX_POLICIES = 64
+MAX_MIDDLEBOXES = 8
+ON_NO_AGENT = ("fail", "bypass")
+
+
+class BadPolicy(Exception):
+    """A policy that cannot be taken; says why."""
+
+
+class PolicyTable(Protocol):
+    def set_policy(self, slot: int, policy: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Policy:
+    id: int
+    filter: str
+    chain: list[str]
+    on_no_agent: str = "fail"
+    insns: list[dict[str, int]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self).items() if k != "insns"}
+
+
+def resolve(host: str, names: Mapping[str, str]) -> str:
+    """The address of a middlebox given by address or by name.  BadPolicy for an unknown host."""
+    if host in names:
+        return names[host]
+    try:
+        return str(ipaddress.IPv4Address(host))
+    except ValueError:
+        known = ", ".join(sorted(names)) or "none"
+        raise BadPolicy(f"unknown host '{host}': neither an IPv4 address nor one of the names ({known})") from None
+
+
+class Policies:
+    """Kept here in order, and in the core's table; existing sessions keep their chain."""
+
+    def __init__(self, table: PolicyTable, names: Mapping[str, str], on_change: Any) -> None:
+        self._table, self._names, self._on_change = table, names, on_change
+        self.policies: list[Policy] = []
+        self._next_id = 1
+
+    def make(self, request: Mapping[str, Any]) -> Policy:
+        """A checked policy from a request, not yet in force.  BadPolicy says what is wrong."""
+        try:
+            insns = compile_filter(str(request["filter"]))
+        except KeyError:
+            raise BadPolicy("a policy needs a filter") from None
+        except BadFilter as error:
+            raise BadPolicy(str(error)) from error
+        hosts = [str(h) for h in request.get("chain", [])]
+        if len(hosts) > MAX_MIDDLEBOXES:
+            raise BadPolicy(f"{len(hosts)} middleboxes in one chain: {MAX_MIDDLEBOXES} are the limit")
+        chain = [resolve(host, self._names) for host in hosts]
+        for host in chain:
+            if chain.count(host) > 1:
+                raise BadPolicy(f"middlebox {host} occurs twice in the chain: an address may occur once")
+        how = str(request.get("on_no_agent", "fail"))
+        if how not in ON_NO_AGENT:
+            raise BadPolicy(f"on_no_agent '{how}': use fail or bypass")
+        policy = Policy(self._next_id, str(request["filter"]), chain, how, insns)
+        self._next_id += 1
+        return policy
+
+    def add(self, request: Mapping[str, Any]) -> int:
+        policy = self.make(request)
+        self._check_room(len(self.policies) + 1)
+        self.policies.append(policy)
+        self._write()
+        return policy.id
+
+    def remove(self, number: int) -> None:
+        if all(p.id != number for p in self.policies):
+            raise BadPolicy(f"no policy {number} here (`dysco policy list` shows them)")
+        self.policies = [p for p in self.policies if p.id != number]
+        self._write()
+
+    def apply(self, requests: list[Mapping[str, Any]]) -> list[int]:
+        """Replaces all policies by these, or none if one of them is wrong."""
+        fresh = [self.make(r) for r in requests]
+        self._check_room(len(fresh))
+        self.policies = fresh
+        self._write()
+        return [p.id for p in fresh]
+
+    def _check_room(self, count: int) -> None:
+        if count > MAX_POLICIES:
+            raise BadPolicy(f"{count} policies: {MAX_POLICIES} are the limit at one agent")
+
+    def _write(self) -> None:
+        for slot in range(MAX_POLICIES):
+            if slot < len(self.policies):
+                p = self.policies[slot]
+                self._table.set_policy(
+                    slot,
+                    {
+                        "id": p.id,
+                        "insns": len(p.insns),
+                        "chain_length": len(p.chain),
+                        "on_no_agent": ON_NO_AGENT.index(p.on_no_agent),
+                        "chain": p.chain,
+                        "filter": p.insns,
+                    },
+                )
+            elif slot < self._written:
+                self._table.set_policy(slot, {})
+        self._written = len(self.policies)
+        self._on_change(len(self.policies))
+
+    _written = 0
