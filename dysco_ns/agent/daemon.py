@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from dysco_ns import netns
-from dysco_ns.agent import hops, requests
+from dysco_ns.agent import requests
 from dysco_ns.agent.core import Core, Event, address_of_value
+from dysco_ns.agent.hops import Hops
 from dysco_ns.agent.expiry import SCAN_S, Expiry, is_over
 from dysco_ns.agent.keys import hmac_states
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, Leader, Outcome
@@ -52,6 +53,7 @@ class Daemon:
         self.policies = Policies(self.core, settings.names, self._configure)
         self.leader = Leader(self.core, self._outcome)
         self.expiry = Expiry(lambda nonce: self.core.command("forget", nonce=nonce))
+        self.hops = Hops(self.core)
         self.listeners: set[asyncio.Queue[dict[str, Any]]] = set()
         self._stopping: asyncio.Event | None = None
 
@@ -64,6 +66,7 @@ class Daemon:
         self._configure(len(self.policies.policies))
         for interface in self.interfaces:
             self.core.programs.attach(interface.index)
+        self.hops.prepare(self.settings.names.values())
         self._take_over()
 
     def _configure(self, policy_slots: int) -> None:
@@ -114,7 +117,7 @@ class Daemon:
         while True:
             now = time.monotonic()
             self.expiry.tick(now)
-            hops.refresh(self.core)
+            await asyncio.to_thread(self.hops.refresh)  # pyroute2 runs a loop of its own
             if now >= scan_at:
                 packets = {entry["nonce"]: entry["packets"] for _, entry in self.core.egress_map.items()}
                 self.expiry.scan(packets, now)

@@ -1,16 +1,86 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the next hops of the data path true: neighbours that were unknown when a SYN asked, or have moved."""
+"""Keeps the next hops of the data path true: interface, neighbour and our address towards each host that it sends to.
+
+The core adds a next hop when a SYN asks for one, as well as it can from inside the kernel; the daemon knows routes and
+neighbours, adds those of its policies beforehand and corrects all of them once a second.
+"""
 
 from __future__ import annotations
 
-import struct
 import socket
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from pyroute2 import IPRoute
 
 from dysco_ns.agent.core import Core
 
-MAX_NEXT_HOPS = 1024
+FIRST_OF_DAEMON, END_OF_DAEMON = 512, 1024
+DISCARD_PORT = 9
+
+
+@dataclass(frozen=True)
+class Route:
+    ifindex: int
+    via: str
+    source: str
+
+
+class Hops:
+    """The next-hop tables of one agent."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._table = core.programs.map("next_hop_table")
+        self._index = core.programs.map("next_hop_index")
+        self._next = FIRST_OF_DAEMON
+
+    def prepare(self, addresses: Iterable[str]) -> None:
+        """Adds next hops before a SYN asks for them, and makes the kernel look for the neighbours."""
+        with IPRoute() as ip:
+            for address in addresses:
+                key = int.from_bytes(socket.inet_aton(address), "little")
+                if self._index.get(key) is not None or self._next >= END_OF_DAEMON:
+                    continue
+                route = _route(ip, address)
+                if not route or route.ifindex not in {i.index for i in self._core.interfaces}:
+                    continue
+                _ask_for(route.via)
+                self._table.put(self._next, self._hop(address, route, _neighbours(ip)))
+                self._index.put(key, self._next)
+                self._next += 1
+
+    def refresh(self) -> None:
+        """Writes what the kernel knows now over what is in use."""
+        raw = self._core.programs.map("next_hop_count").raw(bytes(4), 4)
+        used = struct.unpack("<I", raw)[0] if raw else 0
+        indices = [*range(1, min(used, FIRST_OF_DAEMON - 1) + 1), *range(FIRST_OF_DAEMON, self._next)]
+        if not indices:
+            return
+        with IPRoute() as ip:
+            known = _neighbours(ip)
+            for index in indices:
+                hop = self._table.get(index)
+                route = _route(ip, hop["address"]) if hop and hop["ifindex"] else None
+                if not hop or not route:
+                    continue
+                fresh = self._hop(hop["address"], route, known)
+                if fresh["resolved"] and fresh != hop:
+                    self._table.put(index, fresh)
+
+    def _hop(self, address: str, route: Route, known: dict[tuple[int, str], bytes]) -> dict[str, Any]:
+        mac = known.get((route.ifindex, route.via))
+        own = next((i.mac for i in self._core.interfaces if i.index == route.ifindex), bytes(6))
+        return {
+            "address": address,
+            "ifindex": route.ifindex,
+            "destination": mac or bytes(6),
+            "source": own,
+            "resolved": int(mac is not None),
+            "from": route.source,
+        }
 
 
 def _neighbours(ip: IPRoute) -> dict[tuple[int, str], bytes]:
@@ -22,27 +92,22 @@ def _neighbours(ip: IPRoute) -> dict[tuple[int, str], bytes]:
     return table
 
 
-def _via(ip: IPRoute, address: str) -> str:
-    routes = ip.route("get", dst=address)
-    return str(routes[0].get_attr("RTA_GATEWAY") or address) if routes else address
+def _route(ip: IPRoute, address: str) -> Route | None:
+    try:
+        routes = ip.route("get", dst=address)
+    except Exception:  # pyroute2 has one exception for "no route" and another for the rest
+        return None
+    if not routes:
+        return None
+    r = routes[0]
+    return Route(r.get_attr("RTA_OIF"), r.get_attr("RTA_GATEWAY") or address, r.get_attr("RTA_PREFSRC") or "0.0.0.0")
 
 
-def refresh(core: Core) -> None:
-    """Writes the neighbours that the kernel knows now into the next hops in use."""
-    raw = core.programs.map("next_hop_count").raw(bytes(4), 4)
-    used = struct.unpack("<I", raw)[0] if raw else 0
-    table = core.programs.map("next_hop_table")
-    stale = []
-    for index in range(1, min(used, MAX_NEXT_HOPS - 1) + 1):
-        hop = table.get(index)
-        if hop and hop["ifindex"]:
-            stale.append((index, hop))
-    if not stale:
-        return
-    with IPRoute() as ip:
-        known = _neighbours(ip)
-        for index, hop in stale:
-            mac = known.get((hop["ifindex"], _via(ip, hop["address"])))
-            source = next((i.mac for i in core.interfaces if i.index == hop["ifindex"]), None)
-            if mac and source and (mac != hop["destination"] or not hop["resolved"]):
-                table.put(index, {**hop, "destination": mac, "source": source, "resolved": 1})
+def _ask_for(neighbour: str) -> None:
+    """An empty datagram to the discard port makes the kernel resolve the neighbour."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.setblocking(False)
+        try:
+            s.sendto(b"", (neighbour, DISCARD_PORT))
+        except OSError:
+            return

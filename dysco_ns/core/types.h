@@ -48,6 +48,7 @@ enum {
 	MAX_INTERFACES = 8,
 	MAX_KEYS = 4,
 	MAX_NEXT_HOPS = 1024,
+	DAEMON_NEXT_HOPS = 512, /* from here on the daemon adds next hops, below it the core */
 	MAX_HEADER = 60,        /* bytes of a TCP header with options */
 	MAX_MESSAGE = 183,      /* bytes that a signature covers: three SHA-256 blocks with their padding */
 	SIGNATURE_BYTES = 32,

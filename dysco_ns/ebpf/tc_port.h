@@ -139,37 +139,40 @@ INLINE void port_event(const struct event *event)
 		port_count(COUNT_EVENT_LOST);
 }
 
-/* Asks the kernel's routing table.  A look-up as for a forwarded packet finds the interface by itself but needs
- * forwarding; as for a local one it must be told the interface, so each of ours is tried. */
+/* The address of one of our interfaces, 0 if it is not ours. */
+INLINE be32 interface_address(const struct config *config, u32 ifindex)
+{
+	for (u32 i = 0; i < MAX_INTERFACES; i++)
+		if (i < config->interface_count && config->interfaces[i].ifindex == ifindex)
+			return config->interfaces[i].address;
+	return 0;
+}
+
+/* Asks the kernel's routing table.  bpf_fib_lookup() answers only where forwarding is on.  An end host takes the
+ * interface in hand and lets the kernel find the neighbour; the daemon writes the true next hop within a second, and
+ * beforehand for the hosts of its policies. */
 INLINE int route_lookup(struct packet *p, struct config *config, be32 address, struct next_hop *hop)
 {
-	struct bpf_fib_lookup fib = {};
-	long found = -1;
+	struct bpf_fib_lookup fib = { .family = FAMILY_INET, .ipv4_dst = address };
+	u32 here = interface_address(config, p->ifindex) ? p->ifindex : config->interfaces[0].ifindex;
 
-	for (u32 i = 0; i <= MAX_INTERFACES; i++) {
-		u32 output = i > 0;
-		u32 at = i ? i - 1 : 0;
-		if (at >= MAX_INTERFACES || at >= config->interface_count)
-			break;
-		__builtin_memset(&fib, 0, sizeof(fib));
-		fib.family = FAMILY_INET;
-		fib.ipv4_src = config->interfaces[at].address;
-		fib.ipv4_dst = address;
-		fib.ifindex = config->interfaces[at].ifindex;
-		found = bpf_fib_lookup(p, &fib, sizeof(fib), output ? BPF_FIB_LOOKUP_OUTPUT : 0);
-		if (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH)
-			break;
-	}
-	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return -1;
+	fib.ipv4_src = interface_address(config, here);
+	fib.ifindex = here;
+	long found = bpf_fib_lookup(p, &fib, sizeof(fib), 0);
 	hop->address = address;
-	hop->ifindex = fib.ifindex;
-	hop->resolved = found == BPF_FIB_LKUP_RET_SUCCESS;
-	__builtin_memcpy(hop->destination, fib.dmac, 6);
-	__builtin_memcpy(hop->source, fib.smac, 6);
-	for (u32 i = 0; i < MAX_INTERFACES; i++)
-		if (i < config->interface_count && config->interfaces[i].ifindex == fib.ifindex)
-			hop->from = config->interfaces[i].address;
+	switch (found) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+		hop->resolved = 1;
+		__builtin_memcpy(hop->destination, fib.dmac, 6);
+		__builtin_memcpy(hop->source, fib.smac, 6);
+		hop->ifindex = fib.ifindex;
+		break;
+	case BPF_FIB_LKUP_RET_NO_NEIGH: hop->ifindex = fib.ifindex; break;
+	case BPF_FIB_LKUP_RET_FWD_DISABLED:
+	case BPF_FIB_LKUP_RET_FRAG_NEEDED: hop->ifindex = here; break;
+	default: return -1;
+	}
+	hop->from = interface_address(config, hop->ifindex);
 	return 0;
 }
 
@@ -189,9 +192,11 @@ NOINLINE u32 port_route(struct packet *p, be32 address)
 			return *known;
 	}
 	if (route_lookup(p, config, address, &fresh))
-		return 0;
+		return known ? *known : 0;
+	if (known && !fresh.resolved)
+		return *known;
 	u32 index = known ? *known : __sync_fetch_and_add(count, 1) + 1;
-	if (index >= MAX_NEXT_HOPS)
+	if (index >= DAEMON_NEXT_HOPS)
 		return 0;
 	bpf_map_update_elem(&next_hop_table, &index, &fresh, BPF_ANY);
 	bpf_map_update_elem(&next_hop_index, &address, &index, BPF_ANY);

@@ -38,7 +38,7 @@ static struct {
 	uint64_t after;
 	size_t capacity;
 	int sndbuf, rcvbuf;
-	const char *control;
+	const char *control, *congestion;
 	struct source control_source;
 	int epoll;
 	struct session *sessions;
@@ -87,6 +87,9 @@ static void tune(int fd)
 	int one = 1;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	if (proxy.congestion &&
+	    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, proxy.congestion, (socklen_t)strlen(proxy.congestion)))
+		fatal("--congestion %s: %s", proxy.congestion, strerror(errno));
 	if (proxy.sndbuf)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &proxy.sndbuf, sizeof(int));
 	if (proxy.rcvbuf)
@@ -400,6 +403,7 @@ static void set_splice(const char *text)
 static const char usage[] =
 	"usage: tcp_proxy --listen PORT=ADDRESS:PORT [--listen ...] [--splice never|now|after:BYTES|command]\n"
 	"                 [--control PATH] [--buffer BYTES] [--sndbuf BYTES] [--rcvbuf BYTES]\n"
+	"                 [--congestion NAME]\n"
 	"Relays TCP sessions; with --splice it asks Dysco to take it out of them.\n"
 	"Commands on the control socket: splice PORT | join PORT | stats | quit  (PORT 0: all)\n";
 
@@ -408,6 +412,7 @@ static void read_arguments(int argc, char **argv)
 	static const struct option options[] = { { "listen", 1, 0, 'l' }, { "splice", 1, 0, 's' },
 						 { "control", 1, 0, 'c' }, { "buffer", 1, 0, 'b' },
 						 { "sndbuf", 1, 0, 'S' }, { "rcvbuf", 1, 0, 'R' },
+						 { "congestion", 1, 0, 'C' },
 						 { "help", 0, 0, 'h' },   { 0, 0, 0, 0 } };
 	int option;
 
@@ -418,6 +423,7 @@ static void read_arguments(int argc, char **argv)
 		case 'c': proxy.control = optarg; break;
 		case 'b': proxy.capacity = strtoul(optarg, NULL, 0); break;
 		case 'S': proxy.sndbuf = atoi(optarg); break;
+		case 'C': proxy.congestion = optarg; break;
 		case 'R': proxy.rcvbuf = atoi(optarg); break;
 		case 'h': fputs(usage, stdout); exit(0);
 		default: fputs(usage, stderr); exit(2);

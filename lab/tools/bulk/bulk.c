@@ -49,7 +49,7 @@ static struct {
 	uint64_t seed, deadline_ns, stop_ns;
 	double seconds;
 	struct sockaddr_in address;
-	const char *report_path;
+	const char *report_path, *congestion;
 	FILE *report;
 	int epoll, listener, live, announced;
 	struct session **sessions;
@@ -100,6 +100,8 @@ static void tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
 	if (bulk.sndbuf)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bulk.sndbuf, sizeof(int));
+	if (bulk.congestion && setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, bulk.congestion, (socklen_t)strlen(bulk.congestion)))
+		fatal(bulk.congestion);
 	if (bulk.rcvbuf)
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bulk.rcvbuf, sizeof(int));
 }
@@ -419,7 +421,7 @@ static const char usage[] =
 	"usage: bulk server --listen ADDRESS:PORT --report FILE [--interval-ms 100]\n"
 	"       bulk client --connect ADDRESS:PORT --report FILE [--sessions N] [--seconds S] [--way up|down|both]\n"
 	"                   [--message BYTES --every-us US] [--id BASE] [--seed N] [--drain-seconds 20]\n"
-	"       both: [--sndbuf BYTES] [--rcvbuf BYTES]\n"
+	"       both: [--sndbuf BYTES] [--rcvbuf BYTES] [--congestion NAME]\n"
 	"Sends known bytes through many TCP sessions and checks them at the other end.\n";
 
 static void wrong(const char *why)
@@ -456,7 +458,7 @@ static void read_arguments(int argc, char **argv)
 		{ "listen", 1, 0, 'a' },   { "connect", 1, 0, 'a' },  { "report", 1, 0, 'r' }, { "interval-ms", 1, 0, 'i' },
 		{ "sessions", 1, 0, 'n' }, { "seconds", 1, 0, 't' },  { "way", 1, 0, 'w' },    { "message", 1, 0, 'm' },
 		{ "every-us", 1, 0, 'e' }, { "id", 1, 0, 'b' },       { "seed", 1, 0, 's' },   { "drain-seconds", 1, 0, 'd' },
-		{ "sndbuf", 1, 0, 'S' },   { "rcvbuf", 1, 0, 'R' },   { "help", 0, 0, 'h' },   { 0, 0, 0, 0 }
+		{ "sndbuf", 1, 0, 'S' },   { "rcvbuf", 1, 0, 'R' },   { "congestion", 1, 0, 'c' }, { "help", 0, 0, 'h' },   { 0, 0, 0, 0 }
 	};
 	int option;
 
@@ -478,6 +480,7 @@ static void read_arguments(int argc, char **argv)
 		case 's': bulk.seed = strtoull(optarg, NULL, 0); break;
 		case 'd': bulk.drain_s = atoi(optarg); break;
 		case 'S': bulk.sndbuf = atoi(optarg); break;
+		case 'c': bulk.congestion = optarg; break;
 		case 'R': bulk.rcvbuf = atoi(optarg); break;
 		case 'h': fputs(usage, stdout); exit(0);
 		default: wrong("unknown option");

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Captures in several hosts at once, merged into one file."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from lab.network import end
+from lab.tool import run
+
+
+def _interfaces(pid: int) -> list[str]:
+    lines = Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+    names = [line.split(":")[0].strip() for line in lines]
+    return [name for name in names if name == "eth0" or name.startswith("to-")]
+
+
+def record(hosts: dict[str, int], to: Path, seconds: float | None = None) -> None:
+    """Captures all interfaces of hosts (name -> pid) into `to` until Ctrl-C, or for some seconds."""
+    with tempfile.TemporaryDirectory() as work:
+        parts, processes = [], []
+        for host, pid in hosts.items():
+            for device in _interfaces(pid):
+                part = Path(work) / f"{host}-{device}.pcap"
+                command = ["mnexec", "-a", str(pid), "tcpdump", "-n", "-U", "-i", device, "-s", "256", "-w", str(part)]
+                processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True, text=True))
+                parts.append(part)
+        print(f"capturing on {len(parts)} interfaces into {to}; Ctrl-C ends it")
+        try:
+            time.sleep(seconds if seconds is not None else 1 << 30)
+        except KeyboardInterrupt:
+            pass
+        for process in processes:
+            end(process)
+        run(["mergecap", "-w", str(to), *(str(p) for p in parts if p.exists())])

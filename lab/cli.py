@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`dysco-lab`: topologies up and down, experiments, figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lab import capture as captures
+from lab import state
+from lab.experiments import EXPERIMENTS, Options, find
+from lab.results import RunDirectory, Summary, shown
+from lab.topologies import DESCRIPTIONS, BadSetting, build
+
+app = typer.Typer(
+    help="The Dysco laboratory: networks of real hosts on this machine, each with a Dysco agent.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+console = Console()
+Set = Annotated[Optional[list[str]], typer.Option("--set", help="key=value; `dysco-lab list` shows what there is")]  # noqa: UP007
+START_TIMEOUT_S = 30.0
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    print(f"dysco-lab: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def need_root() -> None:
+    if os.geteuid():
+        fail("this makes network namespaces and needs root: run it with sudo")
+
+
+def settings_of(pairs: list[str] | None) -> dict[str, str]:
+    settings = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise BadSetting(f"--set {pair}: use key=value")
+        settings[key] = value
+    return settings
+
+
+def running() -> state.State:
+    found = state.load()
+    if not found or not found.holder.alive():
+        fail("no lab is running: `dysco-lab up TOPOLOGY` starts one")
+    return found
+
+
+def host_pid(lab: state.State, name: str) -> int:
+    if name not in lab.hosts:
+        fail(f"unknown host '{name}': one of {', '.join(lab.hosts)}", 2)
+    return lab.hosts[name].pid
+
+
+@app.command("list")
+def list_() -> None:
+    """Topologies and experiments, one line each."""
+    for name, text in DESCRIPTIONS.items():
+        topology = build(name, {})
+        print(f"topology    {name:16} {text}")
+        print(f"            {'':16} settings: {' '.join(f'{k}={v}' for k, v in topology.settings.items())}")
+    for name in EXPERIMENTS:
+        print(f"experiment  {name:16} {find(name).DESCRIPTION}")
+
+
+@app.command()
+def up(
+    topology: str,
+    set_: Set = None,
+    detach: Annotated[bool, typer.Option(help="leave it running and return")] = False,
+) -> None:
+    """Starts a topology; without --detach it stays until Ctrl-C."""
+    need_root()
+    from lab.network import Lab
+
+    built = build(topology, settings_of(set_))
+    if detach:
+        return _detached(lambda: Lab(built))
+    with Lab(built) as lab:
+        print(f"{topology} is up: {', '.join(lab.state.hosts)}.  Ctrl-C takes it down.")
+        print("In another terminal: dysco-lab status; dysco-lab exec client ...; dysco sessions --at client")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            print("taking it down")
+    return None
+
+
+def _detached(make: Callable[[], Any]) -> None:
+    """Starts the lab in a process of its own that holds it until SIGTERM."""
+    hear, say = os.pipe()
+    if os.fork():
+        os.close(say)
+        with os.fdopen(hear) as stream:
+            word = stream.read()
+        if word != "up":
+            fail(word or "the lab did not come up")
+        print("up: `dysco-lab status` shows it, `dysco-lab down` ends it")
+        return
+    os.setsid()
+    try:
+        with make():
+            for stream in (sys.stdin, sys.stdout, sys.stderr):
+                os.dup2(os.open(os.devnull, os.O_RDWR), stream.fileno())
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            os.write(say, b"up")
+            os.close(say)
+            signal.pause()
+    except Exception as error:
+        os.write(say, str(error).encode())
+        os._exit(1)
+    os._exit(0)
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
+    """Hosts, addresses, pids and agents of the running lab."""
+    lab = running()
+    rows = [
+        {
+            "host": name,
+            "address": lab.addresses.get(name),
+            "pid": process.pid,
+            "agent": lab.agents[name].pid if name in lab.agents and lab.agents[name].alive() else None,
+            "socket": str(state.RUN / f"{lab.namespaces[name]}.sock") if name in lab.agents else None,
+        }
+        for name, process in lab.hosts.items()
+    ]
+    if as_json:
+        print(json.dumps({"topology": lab.topology, "settings": lab.settings, "hosts": rows}, indent=1))
+        return
+    table = Table("host", "address", "pid", "agent", title=f"{lab.topology} {lab.settings}")
+    for row in rows:
+        table.add_row(*(str(row[key]) if row[key] else "-" for key in ("host", "address", "pid", "agent")))
+    console.print(table)
+
+
+@app.command("exec", context_settings={"ignore_unknown_options": True})
+def exec_(host: str, command: Annotated[list[str], typer.Argument(help="after --")]) -> None:
+    """Runs a command inside a host of the running lab; its exit status."""
+    need_root()
+    pid = host_pid(running(), host)
+    raise SystemExit(subprocess.call(["mnexec", "-a", str(pid), *command]))
+
+
+@app.command()
+def capture(
+    hosts: Annotated[Optional[list[str]], typer.Argument()] = None,  # noqa: UP007
+    write: Annotated[Path, typer.Option("-w", help="file.pcapng")] = Path("capture.pcapng"),
+) -> None:
+    """Records every interface of the hosts (default: all) until interrupted."""
+    need_root()
+    lab = running()
+    names = hosts or list(lab.hosts)
+    captures.record({name: host_pid(lab, name) for name in names}, write)
+
+
+@app.command()
+def down() -> None:
+    """Ends the lab, running or crashed, and removes everything that it made.  May run twice."""
+    need_root()
+    found = state.load()
+    if not found:
+        print("no lab is running")
+        return
+    state.clean(found, including_holder=True)
+    print("down")
+
+
+@app.command()
+def run(
+    experiment: str,
+    profile: Annotated[str, typer.Option(help="quick: the same steps at a smaller time scale; paper: its parameters")] = "quick",
+    set_: Set = None,
+    seed: int = 1,
+    out: Annotated[Optional[Path], typer.Option(help="where the run directory is made")] = None,  # noqa: UP007
+    strict: Annotated[bool, typer.Option(help="claims about absolute cost and time fail the run too")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print summary.json")] = False,
+) -> None:
+    """Runs an experiment: measures, sums up, draws.  Exit status 1 if a claim of correctness or shape fails."""
+    module = find(experiment)
+    if profile not in ("quick", "paper"):
+        raise BadSetting(f"profile '{profile}': use quick or paper")
+    need_root()
+    options = Options(profile, settings_of(set_), seed)
+    if hasattr(module, "plan_of"):
+        module.plan_of(options)  # nonsense is refused before anything is made
+    directory = RunDirectory.create(experiment, out)
+    with Progress(
+        TextColumn(f"{experiment}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
+    ) as bar:  # fmt: skip
+        task = bar.add_task("", total=1.0)
+        options.progress = lambda fraction, text: bar.update(task, completed=fraction, description=text)
+        module.run(directory, options)
+    summary = finish(experiment, directory)
+    if as_json:
+        print((directory.path / "summary.json").read_text())
+    else:
+        show(summary, directory)
+        other = "paper" if profile == "quick" else "quick"
+        print(f"the other profile: dysco-lab run {experiment} --profile {other}")
+    failed = any(c.verdict == "fails" or (strict and c.verdict == "differs") for c in summary.claims)
+    raise SystemExit(1 if failed else 0)
+
+
+def finish(experiment: str, directory: RunDirectory) -> Summary:
+    """The second and third step: summary and figures from what was recorded."""
+    module = find(experiment)
+    summary: Summary = module.summarise(directory)
+    module.draw(directory)
+    directory.write_summary(summary)
+    return summary
+
+
+def show(summary: Summary, directory: RunDirectory) -> None:
+    table = Table("claim", "paper", "here", "verdict", title=f"{summary.experiment}, {summary.profile}: {summary.verdict}")
+    colours = {"holds": "green", "fails": "red", "differs": "yellow"}
+    for c in summary.claims:
+        colour = colours.get(c.verdict, "white")
+        table.add_row(c.statement, c.paper, f"{shown(c.value)} {c.unit}", f"[{colour}]{c.verdict}[/{colour}]")
+    console.print(table)
+    for note in summary.notes:
+        print(f"note: {note}")
+    if summary.fidelity == "suspect":
+        print(f"suspect: only {summary.cpu_idle_min_pct:.0f} % CPU was idle in some second; the machine was the limit")
+    print(f"files: {directory.path}")
+    for figure in sorted(directory.figures.glob("*.png")):
+        print(f"figure: {figure}")
+
+
+@app.command()
+def plot(run_dir: Path) -> None:
+    """Sums up and draws a recorded run again; measures nothing."""
+    if not (run_dir / "manifest.json").exists():
+        fail(f"{run_dir} is not the directory of a run: it has no manifest.json", 2)
+    directory = RunDirectory(run_dir.resolve())
+    directory.figures.mkdir(exist_ok=True)
+    show(finish(directory.manifest()["experiment"], directory), directory)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
+    """What this machine can and cannot run, and what to do about each."""
+    from lab import doctor as checks
+
+    raise SystemExit(checks.main(as_json))
+
+
+def main() -> None:
+    from dysco_ns.agent.client import AgentRefused, NoAgent
+    from dysco_ns.agent.launch import StartFailed
+    from lab.network import LabFailed
+    from lab.tool import ToolFailed
+
+    try:
+        app()
+    except BadSetting as error:
+        fail(str(error), 2)
+    except (state.LabBusy, LabFailed, StartFailed, ToolFailed, AgentRefused, NoAgent, OSError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail(f"interrupted at {time.strftime('%H:%M:%S')}")
+
+
+if __name__ == "__main__":
+    main()

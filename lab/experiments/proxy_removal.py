@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A proxy leaves live TCP sessions (paper V-C, Fig. 12-14).
+
+Four client-server pairs talk through one proxy whose link is the bottleneck.  One pair after the other, all sessions
+of a pair lose the proxy while they carry data both ways.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab.collect import collecting, read_events
+from lab.experiments import Options
+from lab.experiments.proxy_removal_figures import draw
+from lab.measure import RESETS, Sampler, cpu_ticks, interface_packets, machine_ticks, rates, tcp_counters, TICKS
+from lab.network import Lab, LabFailed, end, wait_for, wait_until
+from lab.results import RunDirectory, Summary, claim
+from lab.tools import bulk
+from lab.topologies import Settings, Topology, build
+from lab.topologies.proxy import PROXY, proxy_port, server_port
+from middleboxes.tcp_proxy import TcpProxy
+
+__all__ = ["DESCRIPTION", "draw", "run", "summarise"]
+
+DESCRIPTION = "a TCP-terminating proxy leaves 500 live sessions, pair by pair (paper Fig. 12-14)"
+PAPER_P80_US, PAPER_MAX_US = 60, 220
+RAMP_S = 1.5  # left out before measuring goodput
+SETTLE_S = 1.0  # left out after the last removal
+DRAIN_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When what happens, in seconds; how many sessions in each pair."""
+
+    profile: str
+    pairs: int
+    sessions: int
+    removals: tuple[float, ...]
+    seconds: float
+    interval_s: float
+    trigger: str  # proxy: it asks to leave; client: it only joins, the client's agent is told
+
+
+def plan_of(options: Options) -> tuple[Plan, dict[str, str]]:
+    """The plan of a profile, and the settings that are left for the topology.  BadSetting on nonsense."""
+    paper = options.profile == "paper"
+    topology = dict(options.settings)
+    own = {key: topology.pop(key) for key in ("sessions", "trigger", "seconds", "first_removal", "step") if key in topology}
+    settings = Settings(own, "experiment proxy-removal")
+    pairs = Settings({"pairs": topology.get("pairs", "4")}, "topology proxy").integer("pairs", 4, 1, 8)
+    scale = 10 if paper else 1
+    first = settings.integer("first_removal", 4 * scale, 1, 1000)
+    step = settings.integer("step", 2 * scale, 1, 1000)
+    plan = Plan(
+        options.profile,
+        pairs,
+        settings.integer("sessions", 125, 1, 2000),
+        tuple(float(first + i * step) for i in range(pairs)),
+        float(settings.integer("seconds", first + step * pairs + 4 * scale, 2, 10000)),
+        1.0 if paper else 0.1,
+        settings.choice("trigger", "proxy", ("proxy", "client")),
+    )
+    settings.finish()
+    return plan, topology
+
+
+# ---- step 1: run ----
+
+
+def run(directory: RunDirectory, options: Options) -> None:
+    plan, settings = plan_of(options)
+    topology = build("proxy", settings)
+    options.progress(0.0, "building the network")
+    started = time.time()
+    with Lab(topology) as lab, ExitStack() as stack:
+        measured = _measure(lab, topology, plan, directory, options, stack)
+    directory.write_manifest(
+        experiment="proxy-removal",
+        profile=plan.profile,
+        seed=options.seed,
+        settings={**topology.settings, "sessions": plan.sessions, "trigger": plan.trigger},
+        topology=topology.name,
+        started=started,
+        duration_s=time.time() - started,
+        removals_s=plan.removals,
+        dysco=topology.agents,
+        **measured,
+    )
+    _write_samples(directory, plan)
+
+
+def _proxy(topology: Topology, raw: Path) -> TcpProxy:
+    routes = {
+        proxy_port(i): (topology.host(f"server{i}").address, server_port(i)) for i in range(1, _pairs(topology) + 1)
+    }
+    return TcpProxy(routes, raw / "proxy.sock", "command" if topology.agents else "never", topology.congestion)
+
+
+def _pairs(topology: Topology) -> int:
+    return sum(h.name.startswith("client") for h in topology.hosts)
+
+
+def _measure(
+    lab: Lab, topology: Topology, plan: Plan, directory: RunDirectory, options: Options, stack: ExitStack
+) -> dict[str, Any]:
+    raw, interval_ms = directory.raw, int(plan.interval_s * 1000)
+    proxy = _proxy(topology, raw)
+    servers = []
+    for i in range(1, plan.pairs + 1):
+        address = topology.host(f"server{i}").address
+        command = bulk.server_command(address, server_port(i), raw / f"server{i}.jsonl", interval_ms)
+        command += ["--congestion", topology.congestion]
+        servers.append(stack.enter_context(lab.service(f"server{i}", command)))
+    running = stack.enter_context(lab.service(PROXY, proxy.command()))
+    collector = stack.enter_context(collecting(lab, raw))
+    before = {name: tcp_counters(lab.pid(name)) for name in topology.names}
+    sampler = Sampler(plan.interval_s, _probe(running.pid, lab.pid(PROXY)))
+    sampler.start()
+    zero = time.monotonic()
+    clients = [_client(lab, topology, plan, raw, options.seed, i) for i in range(1, plan.pairs + 1)]
+    for client in clients:
+        wait_for(client, "connected")
+    removals = _remove_pairs(lab, plan, proxy, zero, options, topology.agents)
+    _wait_for_end(clients, plan, zero, options)
+    options.progress(0.97, "draining")
+    for client in clients:
+        client.wait(DRAIN_TIMEOUT_S + 30)
+    if topology.agents:
+        total = plan.pairs * plan.sessions
+        reported = lambda: len(collector.named("reconfigured")) + len(collector.named("reconfig_failed"))  # noqa: E731
+        try:
+            wait_until(lambda: reported() >= total, 3.0, "reconfigurations reported")
+        except LabFailed:
+            pass  # the summary counts what is missing
+    time.sleep(0.3)
+    rows = sampler.finish()
+    sockets = lab.run(PROXY, ["ss", "-Htan", "state", "connected", "exclude", "time-wait"]).splitlines()
+    after = {name: tcp_counters(lab.pid(name)) for name in topology.names}
+    (raw / "proxy.jsonl").write_text("".join(json.dumps({"t_s": t - zero, **values}) + "\n" for t, values in rows))
+    (raw / "tcp.json").write_text(json.dumps({"before": before, "after": after}))
+    (raw / "agents.json").write_text(json.dumps({n: lab.agent(n).request("stats")["counters"] for n in lab.state.agents}))
+    for server in servers:
+        end(server)
+    return {"zero_ns": int(zero * 1e9), "removals": removals, "proxy_sockets_after": len(sockets)}
+
+
+def _probe(process: int, namespace: int) -> Any:
+    def probe(_: float) -> dict[str, float]:
+        received, sent = interface_packets(namespace, "eth0")
+        idle, total = machine_ticks()
+        return {"cpu_ticks": cpu_ticks(process), "received": received, "sent": sent, "idle": idle, "total": total}
+
+    return probe
+
+
+def _client(lab: Lab, topology: Topology, plan: Plan, raw: Path, seed: int, pair: int) -> Any:
+    import subprocess
+
+    command = bulk.client_command(
+        topology.host(PROXY).address, proxy_port(pair), raw / f"client{pair}.jsonl", sessions=plan.sessions,
+        seconds=plan.seconds, interval_ms=int(plan.interval_s * 1000), base=pair * 10000, seed=seed,
+    )  # fmt: skip
+    command += ["--congestion", topology.congestion]
+    return lab.popen(f"client{pair}", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def _remove_pairs(
+    lab: Lab, plan: Plan, proxy: TcpProxy, zero: float, options: Options, agents: bool
+) -> list[dict[str, Any]]:
+    removals = []
+    for pair, at in enumerate(plan.removals, 1):
+        while (now := time.monotonic() - zero) < at:
+            options.progress(0.05 + 0.9 * now / plan.seconds, f"{pair - 1} of {plan.pairs} pairs without the proxy")
+            time.sleep(min(0.1, at - now))
+        if not agents:
+            continue
+        started = time.monotonic() - zero
+        reply = proxy.leave(proxy_port(pair), join_only=plan.trigger == "client")
+        if plan.trigger == "client":
+            lab.agent(f"client{pair}").request("reconfigure", all=True, remove=PROXY, wait=False)
+        removals.append({"pair": pair, "at_s": started, **reply})
+    return removals
+
+
+def _wait_for_end(clients: list[Any], plan: Plan, zero: float, options: Options) -> None:
+    while (now := time.monotonic() - zero) < plan.seconds and any(c.poll() is None for c in clients):
+        options.progress(0.05 + 0.9 * now / plan.seconds, "all pairs without the proxy")
+        time.sleep(0.1)
+
+
+# ---- samples ----
+
+
+def _write_samples(directory: RunDirectory, plan: Plan) -> None:
+    zero = directory.manifest()["zero_ns"]
+    rows: list[tuple[Any, ...]] = []
+    for pair in range(1, plan.pairs + 1):
+        rows += _goodput(directory.raw, pair, zero)
+    rows += _proxy_rows(directory.raw)
+    for host, event in read_events(directory.raw):
+        if event["event"] == "reconfigured":
+            at = (event["ts_ns"] - zero) / 1e9
+            for name in ("reconfig_us", "first_byte_us", "old_path_drained_us"):
+                if event[name] is not None:
+                    rows.append((round(at, 4), host, name, event[name]))
+    directory.write_samples(rows)
+
+
+def _goodput(raw: Path, pair: int, zero_ns: int) -> list[tuple[Any, ...]]:
+    rows = []
+    for end_, quantity in (("server", "goodput_up_mbps"), ("client", "goodput_down_mbps")):
+        intervals = bulk.read_report(raw / f"{end_}{pair}.jsonl").intervals
+        for (before, _), (at, received) in zip(intervals[:-1], intervals[1:], strict=True):
+            mbps = received * 8 / 1e6 / ((at - before) / 1e9)
+            rows.append((round((at - zero_ns) / 1e9, 3), f"pair{pair}", quantity, round(mbps, 3)))
+    return rows
+
+
+def _proxy_rows(raw: Path) -> list[tuple[Any, ...]]:
+    points = [json.loads(line) for line in (raw / "proxy.jsonl").read_text().splitlines()]
+    series = [(p["t_s"], p) for p in points]
+    rows: list[tuple[Any, ...]] = []
+    for name, quantity, per in (
+        ("cpu_ticks", "cpu_pct", TICKS / 100),
+        ("received", "received_pps", 1.0),
+        ("sent", "sent_pps", 1.0),
+    ):
+        rows += [(round(t, 3), "proxy", quantity, round(v, 2)) for t, v in rates(series, name, per)]
+    for (_, a), (t, b) in zip(series[:-1], series[1:], strict=True):
+        if b["total"] > a["total"]:
+            idle = 100 * (b["idle"] - a["idle"]) / (b["total"] - a["total"])
+            rows.append((round(t, 3), "machine", "idle_pct", round(idle, 1)))
+    return rows
+
+
+# ---- step 2: summary ----
+
+
+def summarise(directory: RunDirectory) -> Summary:
+    manifest, samples = directory.manifest(), directory.samples()
+    metrics = _metrics(directory, manifest, samples)
+    testable = bool(manifest["dysco"])
+    idle = samples[(samples.quantity == "idle_pct") & (samples.time_s > 0)]
+    seconds = idle.groupby(idle.time_s.astype(int)).value.mean()
+    notes = [] if testable else ["run without agents: what is said about the removal is not testable"]
+    counted = metrics["sessions_failed"]
+    if counted:
+        notes.append(f"failed sessions: {json.dumps(_comparison(directory, manifest).reasons)}")
+    return Summary(
+        "proxy-removal", manifest["profile"], _claims(metrics, manifest, testable), metrics, float(seconds.min()), notes
+    )
+
+
+def _comparison(directory: RunDirectory, manifest: dict[str, Any]) -> bulk.Comparison:
+    pairs = range(1, len(manifest["removals_s"]) + 1)
+    reports = [
+        (bulk.read_report(directory.raw / f"client{i}.jsonl"), bulk.read_report(directory.raw / f"server{i}.jsonl"))
+        for i in pairs
+    ]
+    return bulk.compare(reports)
+
+
+def _window(samples: Any, start: float, stop: float) -> float:
+    """Median over time of the goodput of all pairs, both directions, in Mbit/s."""
+    rows = samples[samples.quantity.str.startswith("goodput") & (samples.time_s > start) & (samples.time_s <= stop)]
+    if rows.empty:
+        return 0.0
+    step = max(0.1, (stop - start) / 20)
+    bins = rows.groupby([(rows.time_s / step).astype(int), "subject", "quantity"]).value.mean()
+    return float(bins.groupby(level=0).sum().median())
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which `share` of the sorted values lie (nearest rank)."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
+
+
+def _metrics(directory: RunDirectory, manifest: dict[str, Any], samples: Any) -> dict[str, float]:
+    compared = _comparison(directory, manifest)
+    removals = manifest["removals_s"]
+    stop = float(samples[samples.quantity.str.startswith("goodput")].time_s.max()) - 1.0
+    settings = manifest["settings"]
+    tcp = json.loads((directory.raw / "tcp.json").read_text())
+    delta = lambda name: sum(tcp["after"][h][name] - tcp["before"][h][name] for h in tcp["after"])  # noqa: E731
+    events = [event for _, event in read_events(directory.raw)]
+    times = {
+        name: [e[name] for e in events if e["event"] == "reconfigured" and e[name] is not None]
+        for name in ("reconfig_us", "first_byte_us", "old_path_drained_us")
+    }
+    gone = [e["ts_ns"] for e in events if e["event"] == "old_path_gone"]
+    last_gone = (max(gone) - manifest["zero_ns"]) / 1e9 if gone else float("inf")
+    proxy = samples[samples.subject == "proxy"]
+    quiet = proxy[proxy.time_s > last_gone + SETTLE_S]
+    packets = quiet[quiet.quantity.isin(["received_pps", "sent_pps"])]
+    busy = proxy[(proxy.quantity == "cpu_pct") & (proxy.time_s > RAMP_S) & (proxy.time_s <= removals[0])]
+    idle_cpu = quiet[quiet.quantity == "cpu_pct"]
+    interval = 1.0 if manifest["profile"] == "paper" else 0.1
+    reconfigured = len({e["session"] for e in events if e["event"] == "reconfigured"})
+    metrics = {
+        "sessions": float(compared.sessions),
+        "sessions_reconfigured": float(reconfigured),
+        "sessions_failed": float(compared.failed),
+        "reconfigurations_failed": float(sum(e["event"] == "reconfig_failed" for e in events)),
+        "bytes_compared": float(compared.bytes_compared),
+        "bytes_mismatched": float(compared.bytes_mismatched),
+        "resets": float(sum(delta(name) for name in RESETS)),
+        "retransmitted_segments": float(delta("TcpRetransSegs")),
+        "goodput_before_mbps": _window(samples, RAMP_S, removals[0]),
+        "goodput_after_mbps": _window(samples, removals[-1] + SETTLE_S, stop),
+        "proxy_link_mbps": float(settings["proxy_mbps"]) if settings["proxy_mbps"] != "none" else 0.0,
+        "direct_link_mbps": 2 * len(removals) * float(settings["direct_mbps"]) if settings["direct_mbps"] != "none" else 0.0,
+        "proxy_packets_after": float(round(packets.value.sum() * interval)) if not packets.empty else float("nan"),
+        "proxy_cpu_before_pct": float(busy.value.mean()) if not busy.empty else 0.0,
+        "proxy_cpu_after_pct": float(idle_cpu.value.mean()) if not idle_cpu.empty else float("nan"),
+        "proxy_sockets_after": float(manifest["proxy_sockets_after"]),
+    }
+    for name, share in (("p50", 0.5), ("p80", 0.8), ("p99", 0.99), ("max", 1.0)):
+        metrics[f"reconfig_us_{name}"] = percentile(times["reconfig_us"], share)
+    metrics["first_byte_us_p50"] = percentile(times["first_byte_us"], 0.5)
+    metrics["old_path_drained_us_p50"] = percentile(times["old_path_drained_us"], 0.5)
+    return {name: round(value, 3) for name, value in metrics.items() if not _missing(value)}
+
+
+def _missing(value: float) -> bool:
+    return not math.isfinite(value)
+
+
+def _claims(m: dict[str, float], manifest: dict[str, Any], testable: bool) -> list[Any]:
+    def got(name: str) -> float | None:
+        return m.get(name) if testable else None
+
+    sessions = m["sessions"]
+    before = m["goodput_before_mbps"] / m["proxy_link_mbps"] if m["proxy_link_mbps"] else None
+    after = m["goodput_after_mbps"] / m["direct_link_mbps"] if m["direct_link_mbps"] and testable else None
+    gain = m["goodput_after_mbps"] / m["goodput_before_mbps"] if testable and m["goodput_before_mbps"] else None
+    return [
+        claim("reconfigured", "sessions that lost the proxy", "all", got("sessions_reconfigured"), "", f"== {sessions:.0f}"),
+        claim("failed", "sessions that failed", "0", m["sessions_failed"], "", "== 0"),
+        claim("bytes", "bytes that differ between the two ends", "0", m["bytes_mismatched"], "bytes", "== 0"),
+        claim("compared", "bytes compared", "-", m["bytes_compared"], "bytes", ">= 1e9", shape=False),
+        claim("resets", "TCP resets in all hosts", "0", m["resets"], "", "== 0"),
+        claim("silent", "packets at the proxy after it has left", "0", got("proxy_packets_after"), "", "== 0"),
+        claim("sockets", "proxy sockets still open at the end", "0", m["proxy_sockets_after"], "", "== 0"),
+        claim("cpu", "proxy CPU after it has left", "0 %", got("proxy_cpu_after_pct"), "%", "<= 1"),
+        claim("before", "goodput over the proxy link's rate, before", "about 1", before, "", ">= 0.9"),
+        claim("after", "goodput over the direct links' rate, after", "about 1", after, "", ">= 0.9"),
+        claim("gain", "goodput after over before", "rises in steps", gain, "", ">= 1.2"),
+        claim("p80", "reconfiguration time, p80, under load", f"{PAPER_P80_US} us", got("reconfig_us_p80"), "us",
+              f"<= {PAPER_P80_US}", shape=False),
+        claim("max", "reconfiguration time, largest, under load", f"{PAPER_MAX_US} us", got("reconfig_us_max"), "us",
+              f"<= {PAPER_MAX_US}", shape=False),
+    ]  # fmt: skip

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes a topology real: Mininet hosts, veth links, routes, shapers, agents, policies.
+
+Mininet's Node gives each host its namespace and shell.  The Mininet class itself is not used: our networks are routed
+and need no switches or controller, and its start would raise sysctls of the root namespace.  Links are made directly
+between the hosts' namespaces, so that the root namespace never sees an interface.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from dysco_ns import netns
+from dysco_ns.agent.client import AgentClient
+from lab import shaping, state
+from lab.tool import run
+from lab.topologies import ROUTER, Host, Topology
+
+KEY_FILE = state.RUN / "lab.key"
+READY_TIMEOUT_S = 10.0
+
+SYSCTLS = {
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+    "net.ipv4.conf.all.send_redirects": "0",
+    "net.ipv4.conf.default.send_redirects": "0",
+    "net.ipv6.conf.all.disable_ipv6": "1",
+    "net.ipv6.conf.default.disable_ipv6": "1",
+    "net.ipv4.tcp_timestamps": "1",
+    "net.ipv4.tcp_sack": "1",
+    "net.ipv4.tcp_no_metrics_save": "1",
+    "net.core.somaxconn": "4096",
+    "net.ipv4.tcp_max_syn_backlog": "4096",
+    "net.ipv4.ip_local_port_range": "32768 60999",
+}
+FORWARD = {"net.ipv4.ip_forward": "1"}
+FIREWALL = {"net.netfilter.nf_conntrack_tcp_be_liberal": "0", "net.netfilter.nf_conntrack_tcp_loose": "0"}
+
+FIREWALL_RULES = """*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+-A FORWARD -m conntrack --ctstate INVALID -j DROP
+-A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+-A FORWARD -p tcp --syn -m conntrack --ctstate NEW -j ACCEPT
+COMMIT
+"""
+NAT_RULES = """*nat
+:POSTROUTING ACCEPT [0:0]
+-A POSTROUTING -p tcp -j MASQUERADE
+COMMIT
+"""
+
+
+class LabFailed(Exception):
+    """The lab could not be made, or something in it did not start."""
+
+
+class Lab:
+    """A running network.  Leaving the `with` block takes it down."""
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        self.state = state.begin()
+        self.state.topology, self.state.settings = topology.name, topology.settings
+        self._nodes: dict[str, Any] = {}
+
+    def __enter__(self) -> Lab:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # ---- up ----
+
+    def start(self) -> None:
+        hosts = self.topology.hosts
+        self._make_node(ROUTER)
+        for host in hosts:
+            self._make_node(host.name)
+        self._wire()
+        for host in hosts:
+            self._configure(host)
+        self._configure_router()
+        self.state.addresses = self.topology.names
+        if self.topology.agents:
+            self._start_agents()
+        self.state.ready = True
+        self.state.save()
+
+    def _make_node(self, name: str) -> None:
+        from mininet.node import Node
+
+        node = Node(name)
+        self._nodes[name] = node
+        self.state.hosts[name] = state.Process.of(node.pid, name)
+        self.state.namespaces[name] = netns.inode(netns.path_of(node.pid))
+        self.state.save()
+
+    def pid(self, name: str) -> int:
+        """The process that holds a host's namespace."""
+        return self.state.hosts[name].pid
+
+    def _wire(self) -> None:
+        router = self.pid(ROUTER)
+        lines = [
+            f"link add name eth0 netns {self.pid(h.name)} type veth peer name to-{h.name} netns {router}"
+            for h in self.topology.hosts
+        ]
+        run(["ip", "-batch", "-"], "\n".join(lines))
+
+    def _configure(self, host: Host) -> None:
+        sysctls = dict(SYSCTLS)
+        if host.kind != "host":
+            sysctls |= FORWARD
+        self.sysctl(host.name, sysctls)
+        self.batch(
+            host.name,
+            [
+                "link set lo up",
+                "link set eth0 up",
+                f"address add {host.address}/24 dev eth0",
+                f"route add default via {host.gateway}",
+            ],
+        )
+        if host.rate_mbps:
+            self._shape(host.name, "eth0", host.rate_mbps)
+        if host.kind == "firewall":
+            run(self.inside(host.name, ["iptables-restore"]), FIREWALL_RULES)
+            self.sysctl(host.name, FIREWALL)
+        elif host.kind == "nat":
+            run(self.inside(host.name, ["iptables-restore"]), NAT_RULES)
+
+    def _configure_router(self) -> None:
+        self.sysctl(ROUTER, SYSCTLS | FORWARD)
+        lines = ["link set lo up"]
+        for host in self.topology.hosts:
+            lines += [f"link set to-{host.name} up", f"address add {host.gateway}/24 dev to-{host.name}"]
+        self.batch(ROUTER, lines + self._steering())
+        for host in self.topology.hosts:
+            if host.rate_mbps:
+                self._shape(ROUTER, f"to-{host.name}", host.rate_mbps)
+
+    def _steering(self) -> list[str]:
+        """Static rules that do for the baseline what Dysco does for sessions: the same hops, both ways."""
+        if not self.topology.steer:
+            return []
+        hosts = {h.name: h for h in self.topology.hosts}
+        path = [hosts["client"], *(hosts[name] for name in self.topology.steer), hosts["server"]]
+        lines = []
+        for way in (path, path[::-1]):
+            for here, there in zip(way[:-2], way[1:-1], strict=True):
+                table = 100 + len(lines)
+                lines.append(f"rule add iif to-{here.name} to {way[-1].address} lookup {table}")
+                lines.append(f"route add default via {there.address} dev to-{there.name} table {table}")
+        return lines
+
+    def _shape(self, name: str, device: str, rate_mbps: float) -> None:
+        lines = shaping.commands(device, rate_mbps, self.topology.shaper)
+        run(self.inside(name, ["tc", "-batch", "-"]), "\n".join(lines))
+
+    def _start_agents(self) -> None:
+        from dysco_ns.agent.launch import AgentTarget, start_agents
+
+        key = self._key() if self.topology.sign else None
+        names = self.topology.names
+        targets = [AgentTarget(h.name, self.pid(h.name), key, names) for h in self.topology.hosts]
+        for handle in start_agents(targets):
+            self.state.agents[handle.name] = state.Process.of(handle.pid, f"agent of {handle.name}")
+        self.state.save()
+        for policy in self.topology.policies:
+            self.agent(policy.at).request("policy_add", filter=policy.filter, chain=list(policy.chain))
+
+    def _key(self) -> Path:
+        KEY_FILE.write_text(os.urandom(16).hex())
+        KEY_FILE.chmod(0o600)
+        self.state.files.append(str(KEY_FILE))
+        return KEY_FILE
+
+    # ---- use ----
+
+    def inside(self, name: str, argv: Sequence[str]) -> list[str]:
+        """The command line that runs argv in a host's network namespace."""
+        return ["mnexec", "-a", str(self.pid(name)), *argv]
+
+    def batch(self, name: str, lines: Sequence[str]) -> None:
+        run(self.inside(name, ["ip", "-batch", "-"]), "\n".join(lines))
+
+    def sysctl(self, name: str, values: dict[str, str]) -> None:
+        with netns.entered(netns.path_of(self.pid(name))):
+            for key, value in values.items():
+                path = Path("/proc/sys") / key.replace(".", "/")
+                if path.exists():
+                    path.write_text(value)
+
+    def agent(self, name: str) -> AgentClient:
+        return AgentClient(netns.socket_path(self.state.namespaces[name]))
+
+    def run(self, name: str, argv: Sequence[str]) -> str:
+        """Standard output of a command in a host.  ToolFailed if it fails."""
+        return run(self.inside(name, argv))
+
+    def popen(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        """A process in a host; `stop` ends it with the lab."""
+        process = subprocess.Popen(self.inside(name, argv), text=True, **options)
+        self.state.processes.append(state.Process.of(process.pid, argv[0]))
+        self.state.save()
+        return process
+
+    @contextmanager
+    def service(self, name: str, argv: Sequence[str], word: str = "ready") -> Iterator[subprocess.Popen[str]]:
+        """A process that says `word` when it is up, and gets SIGTERM at the end of the block."""
+        process = self.popen(name, argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            wait_for(process, word)
+            yield process
+        finally:
+            end(process)
+
+    # ---- down ----
+
+    def stop(self) -> None:
+        for node in self._nodes.values():
+            node.waiting = False
+        state.clean(self.state)
+        for node in self._nodes.values():
+            node.terminate()
+
+
+def wait_for(process: subprocess.Popen[str], word: str) -> str:
+    """The line with which a process says that it is up.  LabFailed with its own words if it ends instead."""
+    out: IO[str] | None = process.stdout
+    line = out.readline() if out else ""
+    if not line.startswith(word):
+        process.wait(READY_TIMEOUT_S)
+        said = process.stderr.read().strip() if process.stderr else ""
+        raise LabFailed(f"{' '.join(map(str, process.args[3:4]))}: {said or line or 'ended'}")  # type: ignore[index]
+    return line
+
+
+def end(process: subprocess.Popen[str], timeout_s: float = 5.0) -> int:
+    """Ends a process: SIGTERM, then SIGKILL."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream:
+            stream.close()
+    return process.returncode
+
+
+def wait_until(condition: Any, timeout_s: float, what: str) -> None:
+    """Polls until condition() is true.  LabFailed when it is not so in time."""
+    until = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > until:
+            raise LabFailed(f"{what}: not so after {timeout_s:g} s")
+        time.sleep(0.02)

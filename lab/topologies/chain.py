@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""client, mb1..mbN, server: plain routing passes only the router, Dysco steers through the middleboxes."""
+
+from __future__ import annotations
+
+from lab.topologies import Host, Policy, Settings, Topology
+
+PORTS = "5001-5010"
+KINDS = ("router", "firewall", "nat")
+
+
+def build(settings: Settings) -> Topology:
+    """Settings: middleboxes 0..8, kind, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
+
+    Without agents the router sends the same traffic through the same middleboxes by static rules.
+    """
+    count = settings.integer("middleboxes", 1, 0, 8)
+    kind = settings.choice("kind", "router", KINDS)
+    rate = settings.rate("rate", None)
+    agents = settings.switch("dysco", True)
+    boxes = tuple(Host(f"mb{i}", i, kind, rate) for i in range(1, count + 1))
+    hosts = (Host("client", 0, rate_mbps=rate), *boxes, Host("server", count + 1, rate_mbps=rate))
+    names = tuple(box.name for box in boxes)
+    server = hosts[-1].address
+    return Topology(
+        "chain",
+        hosts,
+        agents=agents,
+        sign=settings.switch("hmac", False),
+        shaper=settings.choice("shaper", "htb", ("htb", "tbf")),
+        congestion=settings.choice("congestion", "cubic", ("cubic", "bbr", "reno")),
+        policies=(Policy("client", f"tcp dst portrange {PORTS} and dst host {server}", names),),
+        steer=() if agents else names,
+        settings=settings.used,
+    )
