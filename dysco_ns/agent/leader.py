@@ -16,7 +16,7 @@ from dysco_ns.agent.core import Event, new_txid
 
 FIRST_REPEAT_S, LAST_REPEAT_S = 0.02, 0.5
 GIVE_UP_S = 3.0  # no new path until then: cancel
-RELEASE_FIRST_S, RELEASE_LAST_S = 0.01, 0.25
+RELEASE_FIRST_S, RELEASE_LAST_S = 0.02, 1.0
 FORGET_S = 2.0  # a record that has settled is dropped after this
 SIDE_RIGHT = 1
 CONTROL_RIGHT_OF = 1

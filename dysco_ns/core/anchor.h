@@ -25,7 +25,9 @@ INLINE void header_for_old(struct segment *s, const struct entry *e, const struc
 		tcp->ack = be32_of(plan->ack_old + to->ack_delta);
 	tcp->window = be16_of(shift_window(plan->window_old, to->window_shift));
 	segment_set_timestamp(s, s->tsval + to->tsval_delta, plan->ts.old_tsecr + to->tsecr_delta);
-	segment_clip_sack(s, to->ack_delta, plan->phase >= PHASE_READY, plan->sack_low - 0x40000000, plan->sack_low);
+	u32 low = plan->sack_low;
+	segment_clip_sack(s, to->ack_delta,
+			  (struct sack_bounds){ plan->phase >= PHASE_READY, low - 0x40000000, low, plan->ack_old });
 }
 
 INLINE void header_for_new(struct segment *s, const struct reconfig *r, const struct out_plan *plan)
@@ -38,7 +40,11 @@ INLINE void header_for_new(struct segment *s, const struct reconfig *r, const st
 		tcp->ack = be32_of(plan->ack_new);
 	tcp->window = be16_of(plan->window_new);
 	segment_set_timestamp(s, plan->ts.new_tsval, plan->ts.new_tsecr);
-	segment_clip_sack(s, plan->sack_delta, 1, plan->sack_high, plan->sack_high + 0x40000000);
+	/* A block that begins at the acknowledgment number looks to the sender like a receiver that has changed its mind
+	 * (Linux: reneging, then everything again); what it covers is acknowledged once the old path has drained. */
+	u32 high = plan->sack_high;
+	segment_clip_sack(s, plan->sack_delta,
+			  (struct sack_bounds){ 1, high, high + 0x40000000, plan->sack_hide });
 }
 
 /* Moves the header just written to the emission: a copy of payload bytes from..from+length will leave under it. */
@@ -202,7 +208,7 @@ INLINE int arrive(struct packet *p, struct segment *s, const struct entry *e, co
 		tcp->ack = be32_of(plan->ack);
 	tcp->window = be16_of(plan->window);
 	segment_set_timestamp(s, plan->tsval, plan->tsecr);
-	segment_clip_sack(s, plan->sack_delta, 0, 0, 0);
+	segment_clip_sack(s, plan->sack_delta, (struct sack_bounds){ 0, 0, 0, 0 });
 	return segment_write(p) ? VERDICT_DROP : VERDICT_PASS;
 }
 
@@ -212,7 +218,7 @@ INLINE void plan_in_start(struct in_plan *plan, const struct segment *s, const s
 	const struct translation *to = &e->to;
 
 	plan->seq = s->seq + to->seq_delta;
-	plan->ack = s->ack + to->ack_delta;
+	plan->ack = plan->ack_of_path = s->ack + to->ack_delta;
 	plan->sack_delta = to->ack_delta;
 	plan->window = shift_window(s->window, new_path ? r->in_window_shift : to->window_shift);
 	plan->tsval = s->tsval + to->tsval_delta;
@@ -249,7 +255,8 @@ INLINE int anchor_ingress(struct packet *p)
 		plan_in_old(&plan, r, s, now);
 	port_unlock(r);
 	if (!plan.drop) {
-		see(&e->seen, plan.seq + s->length, s->length, s->flags, plan.ack, plan.window);
+		see(&e->seen, plan.seq + s->length, s->length, s->flags,
+		    new_path ? plan.ack : plan.ack_of_path, plan.window);
 		e->seen.tsval = plan.tsval;
 	}
 	e->packets++;

@@ -78,6 +78,7 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 	r->old_in = s->left_sub;
 	r->peer_delta = be32_of(m->right_delta) + s->leg_delta[SIDE_LEFT];
 	r->new_path = in->path + 1;
+	record_begin(r, s, SIDE_LEFT, out, in);
 	if (port_put_reconfig(&key, r))
 		return REFUSED_BUSY;
 	out->slow = 1;

@@ -29,24 +29,34 @@ INLINE u32 known_scale(const struct session *s, u32 side)
 }
 
 /* Both anchors: fixes what this end offers on the new path, from what it has last sent on the old one. */
-INLINE void new_path_prepare(struct reconfig *r, const struct session *s, u32 side, const struct entry *out,
-			     const struct entry *in)
+INLINE void new_path_offer(struct reconfig *r, const struct entry *out)
 {
-	r->own_scale = own_offer(s, side)->window_scale;
-	r->known_scale = known_scale(s, side);
 	r->isn_out = out->seen.seq_high - 1;
 	r->ts_out0 = out->seen.tsval;
 	r->ts_held = out->seen.tsval;
+}
+
+/* Both anchors, when the record is made: what the entries have seen so far.  From here on the slow path keeps it. */
+INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, const struct entry *out,
+			 const struct entry *in)
+{
+	r->own_scale = own_offer(s, side)->window_scale;
+	r->known_scale = known_scale(s, side);
 	r->ts_delivered = in->seen.tsval;
 	r->ts_old_seen = in->seen.tsval;
 	r->old_rcvd = in->seen.seq_high;
 	r->old_rcvd_acked = out->seen.ack;
 	r->old_sent_acked = in->seen.ack;
 	r->old_window = in->seen.window;
-	if (!(r->flags & RECONFIG_SPLICED) && !in->to.tsval_delta) {
-		r->ts_offset = 0;
+	r->ack_delivered = in->seen.ack;
+	r->window_delivered = in->seen.window;
+}
+
+/* The same clock on both paths, unless a proxy with a clock of its own leaves: then the offset must be measured. */
+INLINE void clock_is_known(struct reconfig *r, const struct entry *in)
+{
+	if (!(r->flags & RECONFIG_SPLICED) && !in->to.tsval_delta)
 		r->flags |= RECONFIG_TS_OFFSET;
-	}
 }
 
 INLINE int new_path_entry(struct scratch *x, struct reconfig *r, u64 nonce, u32 side)
@@ -150,7 +160,8 @@ INLINE int new_path_start(struct packet *p, struct scratch *x, struct config *co
 		lock_abandon(s, r, nonce, REFUSED_BUSY);
 		return VERDICT_DROP;
 	}
-	new_path_prepare(r, s, SIDE_RIGHT, out, in);
+	new_path_offer(r, out);
+	clock_is_known(r, in);
 	r->phase = PHASE_HANDSHAKE;
 	tell(EVENT_NEW_PATH_SYN, nonce, r->txid, r->right_anchor, SIDE_RIGHT);
 	hop = new_path_syn(p, nonce);
@@ -183,7 +194,8 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 		if (syn->timestamp_at)
 			r->flags |= RECONFIG_TIMESTAMPS;
 		r->in_window_shift = (s32)l->window_scale - (s32)known_scale(s, SIDE_LEFT);
-		new_path_prepare(r, s, SIDE_LEFT, out, in);
+		new_path_offer(r, out);
+		clock_is_known(r, in);
 		r->new_next_hop = port_route(p, key->src);
 		if (!r->new_next_hop || new_path_entry(x, r, nonce, SIDE_LEFT))
 			return VERDICT_DROP;

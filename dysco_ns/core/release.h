@@ -33,8 +33,10 @@ INLINE u32 release_update(struct reconfig *r, const struct entry *out, const str
 	if (r->phase != PHASE_READY)
 		return 0;
 	cutoff_fix(r, out->seen.seq_high);
-	r->old_sent_acked = seq_max(r->old_sent_acked, old_in->seen.ack);
-	r->old_rcvd = seq_max(r->old_rcvd, old_in->seen.seq_high);
+	if (old_in->seen.has & SEEN_ACK)
+		r->old_sent_acked = seq_max(r->old_sent_acked, old_in->seen.ack);
+	if (old_in->seen.has & SEEN_SEQ)
+		r->old_rcvd = seq_max(r->old_rcvd, old_in->seen.seq_high);
 	return drained_check(r, now);
 }
 
@@ -199,8 +201,6 @@ INLINE int release_answered(struct packet *p, struct scratch *x, struct config *
 		tell(EVENT_DRAINED, nonce, txid, 0, SIDE_RIGHT);
 	if (over)
 		old_path_end(s, r, nonce, SIDE_RIGHT, out, in);
-	else
-		tell(EVENT_RELEASE_ANSWERED, nonce, txid, m->flags, SIDE_RIGHT);
 	return VERDICT_DROP;
 }
 

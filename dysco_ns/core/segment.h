@@ -134,9 +134,13 @@ INLINE void segment_set_timestamp(struct segment *s, u32 tsval, u32 tsecr)
 	store32(&s->new[(at + 4) & 63], tsecr);
 }
 
-/* Adds `delta` to the SACK blocks and keeps of them what lies in [from, to); what is empty becomes NOPs.
- * Bounds are before the delta; they hold when `bounded`. */
-INLINE void segment_clip_sack(struct segment *s, u32 delta, int bounded, u32 from, u32 to)
+/* Which SACK blocks may be shown: what lies in [from, to), but none that begins at `hide`.  Before the delta. */
+struct sack_bounds {
+	u32 bounded, from, to, hide;
+};
+
+/* Adds `delta` to the SACK blocks and keeps of them what the bounds allow; what is empty becomes NOPs. */
+INLINE void segment_clip_sack(struct segment *s, u32 delta, struct sack_bounds bounds)
 {
 	u32 at = s->sack_at, kept = 0;
 
@@ -147,11 +151,11 @@ INLINE void segment_clip_sack(struct segment *s, u32 delta, int bounded, u32 fro
 		if (i >= s->sack_blocks || block > 56)
 			break;
 		u32 left = load32(&s->old[block & 63]), right = load32(&s->old[(block + 4) & 63]);
-		if (bounded) {
-			left = seq_max(left, from);
-			right = seq_min(right, to);
+		if (bounds.bounded) {
+			left = seq_max(left, bounds.from);
+			right = seq_min(right, bounds.to);
 		}
-		if (!seq_before(left, right))
+		if (!seq_before(left, right) || (bounds.bounded && left == bounds.hide))
 			continue;
 		store32(&s->new[(at + 8 * kept) & 63], left + delta);
 		store32(&s->new[(at + 8 * kept + 4) & 63], right + delta);
@@ -224,7 +228,7 @@ INLINE void segment_translate(struct segment *s, const struct translation *to)
 	if (!(s->flags & TCP_SYN))
 		tcp->window = be16_of(shift_window(s->window, to->window_shift));
 	segment_set_timestamp(s, s->tsval + to->tsval_delta, s->tsecr ? s->tsecr + to->tsecr_delta : 0);
-	segment_clip_sack(s, to->ack_delta, 0, 0, 0);
+	segment_clip_sack(s, to->ack_delta, (struct sack_bounds){ 0, 0, 0, 0 });
 }
 
 /* Raises what an entry has seen by this segment, in the local session's sequence space. */

@@ -22,6 +22,7 @@ struct out_plan {
 	u32 sack_delta;         /* on the new path */
 	u32 phase;
 	u32 sack_low, sack_high;        /* blocks below sack_low belong to the old path, from sack_high on to the new */
+	u32 sack_hide;                  /* on the new path, no block that begins here */
 	struct out_timestamps ts;
 	u32 drained_now;
 };
@@ -146,6 +147,7 @@ INLINE void plan_numbers(struct out_plan *plan, struct reconfig *r, const struct
 	}
 	plan->sack_low = r->old_rcvd;
 	plan->sack_high = r->flags & RECONFIG_FIRST_NEW ? r->first_new_rcvd : r->old_rcvd + 1;
+	plan->sack_hide = plan->ack_is_start ? start : s->ack;
 	plan->sack_delta = 0 - r->peer_delta - r->beta_in;
 	plan->phase = r->phase;
 }
@@ -185,10 +187,25 @@ struct in_plan {
 	u32 drop, answer;       /* answer: acknowledge it on the spot, on the path where it came */
 	u32 answer_ack;
 	u32 seq, ack, window;
+	u32 ack_of_path;        /* what the segment said, before what is delivered was raised */
 	u32 sack_delta;
 	u32 tsval, tsecr;
 	u32 ready_now, first_now, drained_now;
 };
+
+/* What is delivered never acknowledges less than what was delivered before: a stack drops segments whose
+ * acknowledgment is older than a window (RFC 5961 5.2), and the old path's stay at the cutoff while the new path's
+ * advance. */
+INLINE void ack_deliver(struct in_plan *plan, struct reconfig *r)
+{
+	if (seq_before(plan->ack, r->ack_delivered)) {
+		plan->ack = r->ack_delivered;
+		plan->window = r->window_delivered;
+	} else {
+		r->ack_delivered = plan->ack;
+		r->window_delivered = plan->window;
+	}
+}
 
 INLINE void plan_in_old(struct in_plan *plan, struct reconfig *r, const struct segment *s, u64 now)
 {
@@ -199,6 +216,7 @@ INLINE void plan_in_old(struct in_plan *plan, struct reconfig *r, const struct s
 	if (s->flags & TCP_ACK) {
 		r->old_sent_acked = seq_max(r->old_sent_acked, plan->ack);
 		r->old_window = plan->window;
+		ack_deliver(plan, r);
 	}
 	plan->answer = r->phase >= PHASE_READY && s->length && !seq_after(end, r->old_rcvd_acked);
 	plan->answer_ack = r->old_rcvd_acked;
@@ -256,8 +274,10 @@ INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct s
 		plan->drop = 1; /* no way to place it: without timestamps the beta must come in a message first */
 	}
 	plan->sack_delta = r->beta_out;
-	if (s->flags & TCP_ACK)
+	if (s->flags & TCP_ACK) {
 		plan_in_new_ack(plan, r, s, r->known_scale);
+		ack_deliver(plan, r);
+	}
 	plan->drained_now = drained_check(r, now);
 }
 

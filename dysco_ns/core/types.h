@@ -220,6 +220,7 @@ struct reconfig {
 	u32 ts_delivered;       /* last TSval delivered, from either path */
 	u32 ts_old_seen;        /* last TSval that came on the old path, untranslated */
 	u32 old_window;         /* last window field delivered from the old path */
+	u32 ack_delivered, window_delivered;    /* the furthest acknowledgment delivered from either path */
 	u32 chain_length;
 	be32 chain[MAX_MIDDLEBOXES];    /* middleboxes of the new path */
 	u64 lock_ns, ready_ns, first_byte_ns, drained_ns;

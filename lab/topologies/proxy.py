@@ -20,7 +20,7 @@ def server_port(pair: int) -> int:
 def build(settings: Settings) -> Topology:
     """Settings: pairs 1..8, proxy_mbps and direct_mbps (each direction of a link), dysco, hmac, shaper, congestion."""
     pairs = settings.integer("pairs", 4, 1, 8)
-    proxy_mbps, direct_mbps = settings.rate("proxy_mbps", 250), settings.rate("direct_mbps", 100)
+    proxy_mbps, direct_mbps = settings.rate("proxy_mbps", 120), settings.rate("direct_mbps", 60)
     proxy = Host(PROXY, 0, rate_mbps=proxy_mbps)
     clients = tuple(Host(f"client{i}", i, rate_mbps=direct_mbps) for i in range(1, pairs + 1))
     servers = tuple(Host(f"server{i}", 10 + i, rate_mbps=direct_mbps) for i in range(1, pairs + 1))

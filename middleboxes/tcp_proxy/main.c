@@ -22,7 +22,7 @@
 
 #include "../../dysco_ns/splice/libdysco.h"
 
-enum { EVENTS = 256, ROUTES = 32, SPLICE_AT_ONCE = 8, LINE = 1024, BACKLOG = 1024 };
+enum { NOTSENT_BYTES = 16384, EVENTS = 256, ROUTES = 32, SPLICE_AT_ONCE = 8, LINE = 1024, BACKLOG = 1024 };
 enum splice_when { SPLICE_NEVER, SPLICE_NOW, SPLICE_AFTER, SPLICE_COMMAND };
 
 struct route {
@@ -48,7 +48,7 @@ static struct {
 	struct source *client;
 	int splice_port, splice_flags, done, refused;
 	char why[LINE];
-} proxy = { .capacity = 65536, .epoll = -1 };
+} proxy = { .capacity = 16384, .rcvbuf = 65536, .epoll = -1 };
 
 static volatile sig_atomic_t stopping;
 
@@ -84,9 +84,10 @@ static void watch(struct source *s, uint32_t wants)
 
 static void tune(int fd)
 {
-	int one = 1;
+	int one = 1, lowat = NOTSENT_BYTES;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
 	if (proxy.congestion &&
 	    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, proxy.congestion, (socklen_t)strlen(proxy.congestion)))
 		fatal("--congestion %s: %s", proxy.congestion, strerror(errno));

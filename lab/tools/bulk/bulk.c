@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EVENTS = 256, WRITE = 32768, READ = 131072, HEADER = 32, MAGIC = 0x62756c6b, LOWAT = 65536, BACKLOG = 1024 };
+enum { EVENTS = 256, WRITE = 16384, READ = 131072, HEADER = 32, MAGIC = 0x62756c6b, LOWAT = 65536, BACKLOG = 1024 };
 enum { UP = 1, DOWN = 2 };      /* client to server, server to client */
 
 struct header {
@@ -39,6 +39,8 @@ struct session {
 	struct stream out, in;
 	uint64_t next_ns;       /* lightly loaded: when the next message is due */
 	size_t due;             /* ... bytes of it still to send */
+	char *chunk;            /* made once, sent in as many pieces as the socket takes */
+	size_t chunk_from, chunk_to;
 	uint64_t opened_ns, connect_us;
 	const char *error;
 };
@@ -131,7 +133,8 @@ static void session_streams(struct session *s)
 {
 	int out = bulk.server ? 1 : 0;
 
-	if (stream_open(&s->out, s->header.seed, s->id, out) || stream_open(&s->in, s->header.seed, s->id, !out))
+	s->chunk = malloc(WRITE);
+	if (!s->chunk || stream_open(&s->out, s->header.seed, s->id, out) || stream_open(&s->in, s->header.seed, s->id, !out))
 		fatal("memory");
 	s->sends = (s->header.ways & (uint32_t)(bulk.server ? DOWN : UP)) != 0;
 	/* messages of different sessions are spread over the period */
@@ -171,6 +174,8 @@ static void session_end(struct session *s, const char *error)
 		stream_close(&s->out);
 		stream_close(&s->in);
 	}
+	free(s->chunk);
+	s->chunk = NULL;
 	s->fd = -1;
 }
 
@@ -214,8 +219,6 @@ static size_t allowed(struct session *s)
 
 static int send_some(struct session *s)
 {
-	static char buffer[WRITE];
-
 	if (!bulk.server && s->header_bytes < HEADER)
 		if (send_header(s))
 			return -1;
@@ -226,11 +229,16 @@ static int send_some(struct session *s)
 	size_t want = allowed(s);
 	if (!want)
 		return 0;
-	stream_fill(&s->out, s->out.bytes, buffer, want);
-	ssize_t n = send(s->fd, buffer, want, MSG_NOSIGNAL);
+	if (s->chunk_from == s->chunk_to) {
+		stream_fill(&s->out, s->out.bytes, s->chunk, WRITE);
+		s->chunk_from = 0, s->chunk_to = WRITE;
+	}
+	want = want < s->chunk_to - s->chunk_from ? want : s->chunk_to - s->chunk_from;
+	ssize_t n = send(s->fd, s->chunk + s->chunk_from, want, MSG_NOSIGNAL);
 	if (n < 0)
 		return errno == EAGAIN ? 0 : -1;
-	stream_sent(&s->out, buffer, (size_t)n);
+	stream_sent(&s->out, s->chunk + s->chunk_from, (size_t)n);
+	s->chunk_from += (size_t)n;
 	s->due -= light(s) ? (size_t)n : 0;
 	return 0;
 }
