@@ -7,11 +7,11 @@ take GSO super-packets whole, so a burst is never smaller than one of those.
 
 from __future__ import annotations
 
-QUEUE_MS = 40  # how long the queue of a link can get
-MIN_QUEUE_PACKETS = 200
+QUEUE_MS = 200  # hundreds of sessions share a link: with less, each has a packet or two and lives on timeouts
+MIN_QUEUE_PACKETS = 1000
 PACKET_BYTES = 1514
 BURST_BYTES = 70_000
-CONTROL_SHARE = 0.02
+CONTROL_SHARE = 0.05
 
 
 def queue_packets(rate_mbps: float) -> int:

@@ -40,11 +40,8 @@ INLINE void header_for_new(struct segment *s, const struct reconfig *r, const st
 		tcp->ack = be32_of(plan->ack_new);
 	tcp->window = be16_of(plan->window_new);
 	segment_set_timestamp(s, plan->ts.new_tsval, plan->ts.new_tsecr);
-	/* A block that begins at the acknowledgment number looks to the sender like a receiver that has changed its mind
-	 * (Linux: reneging, then everything again); what it covers is acknowledged once the old path has drained. */
-	u32 high = plan->sack_high;
-	segment_clip_sack(s, plan->sack_delta,
-			  (struct sack_bounds){ 1, high, high + 0x40000000, plan->sack_hide });
+	u32 high = plan->sack_high; /* nothing shown begins before `high`: nothing is hidden */
+	segment_clip_sack(s, plan->sack_delta, (struct sack_bounds){ 1, high, high + 0x40000000, high - 1 });
 }
 
 /* Moves the header just written to the emission: a copy of payload bytes from..from+length will leave under it. */
@@ -208,7 +205,10 @@ INLINE int arrive(struct packet *p, struct segment *s, const struct entry *e, co
 		tcp->ack = be32_of(plan->ack);
 	tcp->window = be16_of(plan->window);
 	segment_set_timestamp(s, plan->tsval, plan->tsecr);
-	segment_clip_sack(s, plan->sack_delta, (struct sack_bounds){ 0, 0, 0, 0 });
+	/* A block that begins at the acknowledgment number delivered would look like a receiver that has changed its mind
+	 * (Linux: reneging, then everything again); what it covers is acknowledged once the old path has drained. */
+	u32 at = plan->ack - plan->sack_delta;
+	segment_clip_sack(s, plan->sack_delta, (struct sack_bounds){ 1, at - 0x40000000, at + 0x40000000, at });
 	return segment_write(p) ? VERDICT_DROP : VERDICT_PASS;
 }
 

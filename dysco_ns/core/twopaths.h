@@ -22,7 +22,6 @@ struct out_plan {
 	u32 sack_delta;         /* on the new path */
 	u32 phase;
 	u32 sack_low, sack_high;        /* blocks below sack_low belong to the old path, from sack_high on to the new */
-	u32 sack_hide;                  /* on the new path, no block that begins here */
 	struct out_timestamps ts;
 	u32 drained_now;
 };
@@ -147,7 +146,6 @@ INLINE void plan_numbers(struct out_plan *plan, struct reconfig *r, const struct
 	}
 	plan->sack_low = r->old_rcvd;
 	plan->sack_high = r->flags & RECONFIG_FIRST_NEW ? r->first_new_rcvd : r->old_rcvd + 1;
-	plan->sack_hide = plan->ack_is_start ? start : s->ack;
 	plan->sack_delta = 0 - r->peer_delta - r->beta_in;
 	plan->phase = r->phase;
 }

@@ -63,7 +63,7 @@ def plan_of(options: Options) -> tuple[Plan, dict[str, str]]:
         pairs,
         settings.integer("sessions", 125, 1, 2000),
         tuple(float(first + i * step) for i in range(pairs)),
-        float(settings.integer("seconds", first + step * pairs + 4 * scale, 2, 10000)),
+        float(settings.integer("seconds", first + step * pairs + 12 * scale, 2, 10000)),
         1.0 if paper else 0.1,
         settings.choice("trigger", "proxy", ("proxy", "client")),
     )
@@ -90,6 +90,7 @@ def run(directory: RunDirectory, options: Options) -> None:
         started=started,
         duration_s=time.time() - started,
         removals_s=plan.removals,
+        load_s=plan.seconds,
         dysco=topology.agents,
         **measured,
     )
@@ -285,7 +286,7 @@ def percentile(values: list[float], share: float) -> float:
 def _metrics(directory: RunDirectory, manifest: dict[str, Any], samples: Any) -> dict[str, float]:
     compared = _comparison(directory, manifest)
     removals = manifest["removals_s"]
-    stop = float(samples[samples.quantity.str.startswith("goodput")].time_s.max()) - 1.0
+    stop = float(manifest["load_s"]) - 0.5
     settings = manifest["settings"]
     tcp = json.loads((directory.raw / "tcp.json").read_text())
     delta = lambda name: sum(tcp["after"][h][name] - tcp["before"][h][name] for h in tcp["after"])  # noqa: E731
