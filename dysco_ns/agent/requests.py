@@ -149,17 +149,7 @@ def _change(daemon: Daemon, request: Json) -> Json:
     names = daemon.settings.names
     if "remove" in request:
         return {"right_anchor": resolve(str(request["remove"]), names), "flags": CONTROL_RIGHT_OF}
-    if "insert" in request:
-        chain = [resolve(str(host), names) for host in request["insert"]]
-        before = request.get("before")
-        if not before:
-            raise Refused("an insertion needs the host before which the middleboxes come (--before)")
-        return {"right_anchor": resolve(str(before), names), "chain": chain, "chain_length": len(chain)}
-    if "replace" in request:
-        old, new = request["replace"]
-        chain = [resolve(str(new), names)]
-        return {"right_anchor": resolve(str(old), names), "flags": CONTROL_RIGHT_OF, "chain": chain, "chain_length": 1}
-    raise Refused("say what to change: remove, insert or replace")
+    raise Refused("say what to change: remove (insertion and replacement are not there yet)")
 
 
 async def _reconfigure(daemon: Daemon, request: Json) -> Json:

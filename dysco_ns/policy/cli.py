@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`dysco`: agents, policies, sessions, reconfigurations, events.
+
+--at HOST finds a host of the running lab by its name; without it the agent of this network namespace is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dysco_ns import netns
+from dysco_ns.agent.client import AgentClient, AgentRefused, NoAgent
+
+app = typer.Typer(
+    help="Dysco: service chains for TCP sessions that can change while the sessions run.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+agent = typer.Typer(help="The agent of a network namespace.", no_args_is_help=True)
+policy = typer.Typer(
+    help="Which sessions get which chain.  Limits: 64 policies an agent, 8 middleboxes a chain, 64 filter instructions.",
+    no_args_is_help=True,
+)
+app.add_typer(agent, name="agent")
+app.add_typer(policy, name="policy")
+LAB_FILE = netns.RUN / "lab.json"
+At = Annotated[Optional[str], typer.Option("--at", help="host of the running lab; default: this namespace")]
+Json = Annotated[bool, typer.Option("--json", help="for machines")]
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    print(f"dysco: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+def client(at: str | None) -> AgentClient:
+    if at is None:
+        return AgentClient(netns.socket_path(netns.inode(netns.path_of())))
+    try:
+        namespaces: dict[str, int] = json.loads(LAB_FILE.read_text())["namespaces"]
+    except (OSError, ValueError, KeyError):
+        fail("no lab is running: --at names one of its hosts")
+    if at not in namespaces:
+        fail(f"unknown host '{at}': one of {', '.join(namespaces)}", 2)
+    return AgentClient(netns.socket_path(namespaces[at]))
+
+
+@agent.command("run")
+def agent_run(
+    path: Annotated[Optional[Path], typer.Option("--netns", help="file of the namespace, such as /run/netns/NAME")] = None,
+    pid: Annotated[Optional[int], typer.Option(help="a process in the namespace (a container, a Mininet host)")] = None,
+    key: Annotated[Optional[Path], typer.Option(help="key file, mode 600: signs and checks all signalling")] = None,
+    name: Annotated[str, typer.Option(help="what the agent calls its host")] = "",
+) -> None:
+    """Runs the agent of a namespace (default: this one) in the foreground until Ctrl-C."""
+    from dysco_ns.agent.daemon import Settings, run_here
+    from dysco_ns.agent.keys import BadKey, read_key
+    from dysco_ns.ebpf.loader import LayoutMismatch, LoadFailed
+
+    if os.geteuid():
+        fail("an agent loads eBPF programs and needs root: run it with sudo")
+    if path and pid:
+        fail("give --netns or --pid, not both", 2)
+    try:
+        secret = read_key(key) if key else None
+        if path or pid:
+            netns.enter(path or netns.path_of(pid))
+        run_here(Settings(name or f"pid {os.getpid()}", secret), ready=lambda: print("ready", flush=True))
+    except (BadKey, LayoutMismatch, LoadFailed, OSError) as error:
+        fail(str(error))
+
+
+@policy.command("add")
+def policy_add(
+    filter_: Annotated[str, typer.Argument(metavar="FILTER", help="predicate on the SYN, pcap-filter(7) syntax")],
+    chain: Annotated[Optional[list[str]], typer.Argument(help="middleboxes: addresses or names")] = None,
+    at: At = None,
+    on_no_agent: Annotated[str, typer.Option(help="no agent at the next hop: fail or bypass")] = "fail",
+) -> None:
+    """Adds a policy; sessions that begin from now on follow it."""
+    reply = client(at).request("policy_add", filter=filter_, chain=chain or [], on_no_agent=on_no_agent)
+    print(f"policy {reply['id']}")
+
+
+@policy.command("list")
+def policy_list(at: At = None, as_json: Json = False) -> None:
+    """The policies of an agent, in the order in which they are tried."""
+    policies = client(at).request("policy_list")["policies"]
+    if as_json:
+        print(json.dumps({"schema": 1, "policies": policies}, indent=1))
+        return
+    for p in policies:
+        print(f"{p['id']:4}  {p['filter']}  ->  {' '.join(p['chain']) or '(no middlebox)'}  [{p['on_no_agent']}]")
+
+
+@policy.command("remove")
+def policy_remove(number: int, at: At = None) -> None:
+    """Removes a policy; existing sessions keep their chain."""
+    client(at).request("policy_remove", id=number)
+
+
+@policy.command("apply")
+def policy_apply(file: Path, at: At = None) -> None:
+    """Replaces all policies by those of a JSON file: [{"filter": ..., "chain": [...]}, ...].  All or nothing."""
+    try:
+        policies = json.loads(file.read_text())
+    except OSError as error:
+        fail(f"{file}: {error.strerror}", 2)
+    except ValueError as error:
+        fail(f"{file}: not JSON: {error}", 2)
+    if not isinstance(policies, list) or not all(isinstance(p, dict) for p in policies):
+        fail(f"{file}: a list of policies is expected", 2)
+    ids = client(at).request("policy_apply", policies=policies)["ids"]
+    print(f"{len(ids)} policies")
+
+
+@app.command()
+def sessions(at: At = None, as_json: Json = False) -> None:
+    """Sessions of an agent: five-tuples, chain, state, deltas, betas, counters."""
+    reply = client(at).request("sessions")
+    if as_json:
+        print(json.dumps(reply, indent=1))
+        return
+    table = Table("session", "five-tuple", "left", "right", "role", "state", "lock")
+    for s in reply["sessions"]:
+        table.add_row(s["id"], s["tuple"], s["left"] or "-", s["right"] or "-", s["role"], s["state"], s["lock"])
+    Console().print(table)
+
+
+@app.command()
+def reconfigure(
+    session: Annotated[Optional[str], typer.Option(help="a session's ID")] = None,
+    match: Annotated[Optional[str], typer.Option(help="sessions whose five-tuple matches this filter")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="all sessions of the agent")] = False,
+    remove: Annotated[Optional[str], typer.Option(help="middlebox that leaves")] = None,
+    wait: Annotated[bool, typer.Option(help="wait and say how it ended")] = True,
+    timeout: Annotated[float, typer.Option(help="seconds to wait for each session")] = 30.0,
+    at: At = None,
+    as_json: Json = False,
+) -> None:
+    """Changes the chain of live sessions; the agent that is asked is the left anchor."""
+    if sum((session is not None, match is not None, all_)) != 1:
+        fail("say which sessions: one of --session, --match, --all", 2)
+    if not remove:
+        fail("say what to change: --remove MIDDLEBOX", 2)
+    chosen: dict[str, Any] = {"session": session, "match": match, "all": all_ or None}
+    request = {k: v for k, v in chosen.items() if v is not None}
+    reply = client(at).request("reconfigure", remove=remove, wait=wait, timeout_s=timeout, **request)
+    if as_json:
+        print(json.dumps({"schema": 1, **reply}, indent=1))
+    results = reply.get("results", [])
+    for r in [] if as_json else results:
+        how = f"{r['reconfig_us']:.0f} us" if r["outcome"] == "done" else r["reason"] + retry_hint(r)
+        print(f"{r['session']}  {r['outcome']}  {how}")
+    if not as_json and not wait:
+        print(f"{len(reply['started'])} started")
+    if wait and not results:
+        fail("no session matches")
+    if any(r["outcome"] != "done" for r in results):
+        raise SystemExit(1)
+
+
+def retry_hint(result: dict[str, Any]) -> str:
+    return " (a retry makes sense)" if result["retry"] else ""
+
+
+@app.command()
+def events(at: At = None, as_json: Json = False) -> None:
+    """Protocol events from now on, one line each, with a monotonic time stamp in ns, until Ctrl-C."""
+    for event in client(at).events():
+        if as_json:
+            print(json.dumps(event), flush=True)
+        else:
+            rest = " ".join(f"{k}={v}" for k, v in event.items() if k not in ("ts_ns", "event", "session") and v)
+            print(f"{event['ts_ns']} {event['event']:20} {event.get('session', '')} {rest}", flush=True)
+
+
+def main() -> None:
+    from dysco_ns.agent.filters import BadFilter
+
+    try:
+        app()
+    except AgentRefused as error:
+        fail(str(error) + (" (a retry makes sense)" if error.retry else ""))
+    except (NoAgent, BadFilter) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None
+
+
+if __name__ == "__main__":
+    main()

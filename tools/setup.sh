@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs the Debian or Ubuntu packages that are missing, and makes the virtual environment.
+# Called by make only when its stamp is out of date; asks for nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+packages=(mininet clang llvm libbpf-dev linux-libc-dev gcc make pkg-config iproute2 iptables ethtool iputils-ping
+	iperf3 tcpdump tshark conntrack libpcap-dev libpcap0.8 libxxhash-dev python3-venv python3-dev procps git)
+
+say() { printf 'set-up: %s\n' "$*"; }
+fail() { printf 'set-up: %s\n' "$*" >&2; exit 1; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@" || sudo "$@"; fi; }
+
+command -v apt-get >/dev/null || fail "this needs a Debian or Ubuntu system (apt-get is missing)"
+[ "$(id -u)" = 0 ] || command -v sudo >/dev/null || fail "not root and no sudo: run this as root"
+
+missing=()
+for package in "${packages[@]}"; do
+	dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+# libbpf.so.1 is libbpf1 on Debian 12 and Ubuntu 24.04; bpftool has different homes
+for package in bpftool linux-tools-common; do
+	command -v bpftool >/dev/null || { apt-cache show "$package" >/dev/null 2>&1 && missing+=("$package") && break; }
+done
+if [ ${#missing[@]} -gt 0 ]; then
+	say "installing ${missing[*]}"
+	export DEBIAN_FRONTEND=noninteractive
+	as_root apt-get -qq update || fail "apt-get update failed: is the network there?"
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null \
+		|| fail "apt-get install failed: ${missing[*]}"
+fi
+
+# Debian's Mininet lives under /usr/bin/python3: the environment is built from it and sees its packages
+[ -x .venv/bin/python ] || { say "making the virtual environment"; /usr/bin/python3 -m venv --system-site-packages .venv; }
+say "installing Python packages"
+.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]' || fail "pip install failed: is the network there?"
+.venv/bin/python -c 'import mininet.node' || fail "Mininet cannot be imported from /usr/bin/python3"
