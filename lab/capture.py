@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
 import time
@@ -29,10 +30,8 @@ def record(hosts: dict[str, int], to: Path, seconds: float | None = None) -> Non
                 processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True, text=True))
                 parts.append(part)
         print(f"capturing on {len(parts)} interfaces into {to}; Ctrl-C ends it")
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             time.sleep(seconds if seconds is not None else 1 << 30)
-        except KeyboardInterrupt:
-            pass
         for process in processes:
             end(process)
         run(["mergecap", "-w", str(to), *(str(p) for p in parts if p.exists())])

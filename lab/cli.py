@@ -30,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
 )
 console = Console()
-Set = Annotated[Optional[list[str]], typer.Option("--set", help="key=value; `dysco-lab list` shows what there is")]  # noqa: UP007
+Set = Annotated[Optional[list[str]], typer.Option("--set", help="key=value; `dysco-lab list` shows what there is")]
 START_TIMEOUT_S = 30.0
 
 
@@ -116,8 +116,8 @@ def _detached(make: Callable[[], Any]) -> None:
     os.setsid()
     try:
         with make():
-            for stream in (sys.stdin, sys.stdout, sys.stderr):
-                os.dup2(os.open(os.devnull, os.O_RDWR), stream.fileno())
+            for fd in range(3):
+                os.dup2(os.open(os.devnull, os.O_RDWR), fd)
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             os.write(say, b"up")
             os.close(say)
@@ -161,7 +161,7 @@ def exec_(host: str, command: Annotated[list[str], typer.Argument(help="after --
 
 @app.command()
 def capture(
-    hosts: Annotated[Optional[list[str]], typer.Argument()] = None,  # noqa: UP007
+    hosts: Annotated[Optional[list[str]], typer.Argument()] = None,
     write: Annotated[Path, typer.Option("-w", help="file.pcapng")] = Path("capture.pcapng"),
 ) -> None:
     """Records every interface of the hosts (default: all) until interrupted."""
@@ -189,7 +189,7 @@ def run(
     profile: Annotated[str, typer.Option(help="quick: the same steps at a smaller time scale; paper: its parameters")] = "quick",
     set_: Set = None,
     seed: int = 1,
-    out: Annotated[Optional[Path], typer.Option(help="where the run directory is made")] = None,  # noqa: UP007
+    out: Annotated[Optional[Path], typer.Option(help="where the run directory is made")] = None,
     strict: Annotated[bool, typer.Option(help="claims about absolute cost and time fail the run too")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print summary.json")] = False,
 ) -> None:

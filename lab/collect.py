@@ -33,6 +33,10 @@ class Collector:
         with self._lock:
             return [event for _, event in self.events if event["event"] == kind]
 
+    def ended(self) -> list[dict[str, Any]]:
+        """Reconfigurations that have ended, well or not."""
+        return self.named("reconfigured") + self.named("reconfig_failed")
+
 
 @contextmanager
 def collecting(lab: Lab, directory: Path) -> Iterator[Collector]:

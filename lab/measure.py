@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -84,5 +85,5 @@ class Sampler(threading.Thread):
 
 def rates(rows: list[tuple[float, dict[str, float]]], name: str, per: float = 1.0) -> list[tuple[float, float]]:
     """The change of a counter per second, divided by `per`."""
-    pairs = zip(rows[:-1], rows[1:], strict=True)
+    pairs = itertools.pairwise(rows)
     return [(b[0], (b[1][name] - a[1][name]) / (b[0] - a[0]) / per) for a, b in pairs if b[0] > a[0]]

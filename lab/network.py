@@ -8,6 +8,7 @@ between the hosts' namespaces, so that the root namespace never sees an interfac
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import time
@@ -80,9 +81,7 @@ class Lab:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
     # ---- up ----
@@ -98,7 +97,7 @@ class Lab:
         self._configure_router()
         self.state.addresses = self.topology.names
         if self.topology.agents:
-            self._start_agents()
+            self.start_agents(self.topology.sign)
         self.state.ready = True
         self.state.save()
 
@@ -161,9 +160,9 @@ class Lab:
             return []
         hosts = {h.name: h for h in self.topology.hosts}
         path = [hosts["client"], *(hosts[name] for name in self.topology.steer), hosts["server"]]
-        lines = []
+        lines: list[str] = []
         for way in (path, path[::-1]):
-            for here, there in zip(way[:-2], way[1:-1], strict=True):
+            for here, there in itertools.pairwise(way[:-1]):
                 table = 100 + len(lines)
                 lines.append(f"rule add iif to-{here.name} to {way[-1].address} lookup {table}")
                 lines.append(f"route add default via {there.address} dev to-{there.name} table {table}")
@@ -173,10 +172,11 @@ class Lab:
         lines = shaping.commands(device, rate_mbps, self.topology.shaper)
         run(self.inside(name, ["tc", "-batch", "-"]), "\n".join(lines))
 
-    def _start_agents(self) -> None:
+    def start_agents(self, sign: bool) -> None:
+        """Gives every host an agent, and the agents their policies."""
         from dysco_ns.agent.launch import AgentTarget, start_agents
 
-        key = self._key() if self.topology.sign else None
+        key = self._key() if sign else None
         names = self.topology.names
         targets = [AgentTarget(h.name, self.pid(h.name), key, names) for h in self.topology.hosts]
         for handle in start_agents(targets):
@@ -184,6 +184,16 @@ class Lab:
         self.state.save()
         for policy in self.topology.policies:
             self.agent(policy.at).request("policy_add", filter=policy.filter, chain=list(policy.chain))
+
+    def stop_agents(self) -> None:
+        """Takes the agents away, and their data path: the network is as it was without them."""
+        from dysco_ns.agent.daemon import forget_namespace
+
+        state.end_processes(list(self.state.agents.values()))
+        for name in self.state.agents:
+            forget_namespace(self.state.namespaces[name])
+        self.state.agents = {}
+        self.state.save()
 
     def _key(self) -> Path:
         KEY_FILE.write_text(os.urandom(16).hex())

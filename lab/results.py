@@ -162,9 +162,7 @@ def report(summary: Summary, figures: Path) -> str:
         "| claim | paper | here | expected | verdict |",
         "| --- | --- | --- | --- | --- |",
     ]
-    lines += [
-        f"| {c.statement} | {c.paper} | {shown(c.value)} {c.unit} | {c.expected} | {c.verdict} |" for c in summary.claims
-    ]
+    lines += [f"| {c.statement} | {c.paper} | {shown(c.value)} {c.unit} | {c.expected} | {c.verdict} |" for c in summary.claims]
     idle = f"Fidelity: {summary.fidelity} (least idle CPU in a second: {summary.cpu_idle_min_pct:.0f} %)."
     lines += ["", idle, *(f"- {note}" for note in summary.notes), ""]
     lines += [f"![{p.stem}](figures/{p.name})" for p in sorted(figures.glob("*.png"))]

@@ -83,9 +83,7 @@ def begin() -> State:
     """Claims the machine for a new lab.  LabBusy if one runs; what a crashed one left is removed first."""
     old = load()
     if old and old.holder.alive():
-        raise LabBusy(
-            f"a lab is running already (topology {old.topology}, pid {old.holder.pid}): `dysco-lab down` ends it"
-        )
+        raise LabBusy(f"a lab is running already (topology {old.topology}, pid {old.holder.pid}): `dysco-lab down` ends it")
     if old:
         clean(old)
     state = State(Process.of(os.getpid(), "lab"))
@@ -93,7 +91,7 @@ def begin() -> State:
     return state
 
 
-def _end(processes: list[Process]) -> None:
+def end_processes(processes: list[Process]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in processes:
             if process.alive():
@@ -117,12 +115,12 @@ def clean(state: State, including_holder: bool = False) -> None:
     from dysco_ns.netns import remove_bpffs
 
     if including_holder and state.holder.pid != os.getpid():
-        _end([state.holder])
-    _end(state.processes)
-    _end(list(state.agents.values()))
+        end_processes([state.holder])
+    end_processes(state.processes)
+    end_processes(list(state.agents.values()))
     for namespace in state.namespaces.values():
         forget_namespace(namespace)
-    _end(list(state.hosts.values()))
+    end_processes(list(state.hosts.values()))
     remove_bpffs()
     for path in state.files:
         Path(path).unlink(missing_ok=True)

@@ -18,8 +18,8 @@ from typing import Any
 from dysco_ns import netns
 from dysco_ns.agent import requests
 from dysco_ns.agent.core import Core, Event, address_of_value
-from dysco_ns.agent.hops import Hops
 from dysco_ns.agent.expiry import SCAN_S, Expiry, is_over
+from dysco_ns.agent.hops import Hops
 from dysco_ns.agent.keys import hmac_states
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, Leader, Outcome
 from dysco_ns.agent.policies import Policies

@@ -45,9 +45,7 @@ def compile_filter(expression: str) -> list[dict[str, int]]:
             if _pcap.pcap_compile(handle, c.byref(program), expression.encode(), 1, _NETMASK_UNKNOWN):
                 reason = _pcap.pcap_geterr(handle).decode()
                 raise BadFilter(f"filter '{expression}': {reason} (pcap-filter(7) has the syntax)")
-            insns = [
-                {"code": i.code, "jt": i.jt, "jf": i.jf, "k": i.k} for i in program.insns[: program.length]
-            ]
+            insns = [{"code": i.code, "jt": i.jt, "jf": i.jf, "k": i.k} for i in program.insns[: program.length]]
             _pcap.pcap_freecode(c.byref(program))
         finally:
             _pcap.pcap_close(handle)

@@ -12,7 +12,9 @@ import hashlib
 import os
 import shutil
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dysco_ns.ebpf import libbpf
 from dysco_ns.ebpf.btf import Btf
@@ -165,9 +167,7 @@ class Programs:
             fd = _open_pin(pin)
             bpf(libbpf.BPF_LINK_UPDATE, struct.pack("<IIII", fd, program, 0, 0), f"replacing on interface {ifindex}")
         else:
-            fd = bpf(
-                libbpf.BPF_LINK_CREATE, struct.pack("<IIII", program, ifindex, hook, 0), f"attaching to interface {ifindex}"
-            )
+            fd = bpf(libbpf.BPF_LINK_CREATE, struct.pack("<IIII", program, ifindex, hook, 0), f"attaching to interface {ifindex}")
             check(lib.bpf_obj_pin(fd, str(pin).encode()), "pinning link")
         os.close(fd)
 
@@ -197,7 +197,7 @@ _PROGRAM_OF = {"control": "dysco_control_ingress", "lock": "dysco_lock_step", "a
                "release": "dysco_release_step", "tombstone": "dysco_tombstone_egress"}  # fmt: skip
 
 
-def _each(step, handle, name_of):  # type: ignore[no-untyped-def]
+def _each(step: Any, handle: Any, name_of: Any) -> Iterator[tuple[str, Any]]:
     item = step(handle, None)
     while item:
         yield name_of(item).decode(), item

@@ -7,10 +7,11 @@ of a pair lose the proxy while they carry data both ways.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from typing import Any
 from lab.collect import collecting, read_events
 from lab.experiments import Options
 from lab.experiments.proxy_removal_figures import draw
-from lab.measure import RESETS, Sampler, cpu_ticks, interface_packets, machine_ticks, rates, tcp_counters, TICKS
+from lab.measure import RESETS, TICKS, Sampler, cpu_ticks, interface_packets, machine_ticks, rates, tcp_counters
 from lab.network import Lab, LabFailed, end, wait_for, wait_until
 from lab.results import RunDirectory, Summary, claim
+from lab.statistics import percentile
 from lab.tools import bulk
 from lab.topologies import Settings, Topology, build
 from lab.topologies.proxy import PROXY, proxy_port, server_port
@@ -52,7 +54,9 @@ def plan_of(options: Options) -> tuple[Plan, dict[str, str]]:
     """The plan of a profile, and the settings that are left for the topology.  BadSetting on nonsense."""
     paper = options.profile == "paper"
     topology = dict(options.settings)
-    own = {key: topology.pop(key) for key in ("sessions", "trigger", "seconds", "first_removal", "step") if key in topology}
+    own: dict[str, str] = {
+        key: topology.pop(key) for key in ("sessions", "trigger", "seconds", "first_removal", "step") if key in topology
+    }
     settings = Settings(own, "experiment proxy-removal")
     pairs = Settings({"pairs": topology.get("pairs", "4")}, "topology proxy").integer("pairs", 4, 1, 8)
     scale = 10 if paper else 1
@@ -98,9 +102,7 @@ def run(directory: RunDirectory, options: Options) -> None:
 
 
 def _proxy(topology: Topology, raw: Path) -> TcpProxy:
-    routes = {
-        proxy_port(i): (topology.host(f"server{i}").address, server_port(i)) for i in range(1, _pairs(topology) + 1)
-    }
+    routes = {proxy_port(i): (topology.host(f"server{i}").address, server_port(i)) for i in range(1, _pairs(topology) + 1)}
     return TcpProxy(routes, raw / "proxy.sock", "command" if topology.agents else "never", topology.congestion)
 
 
@@ -135,11 +137,8 @@ def _measure(
         client.wait(DRAIN_TIMEOUT_S + 30)
     if topology.agents:
         total = plan.pairs * plan.sessions
-        reported = lambda: len(collector.named("reconfigured")) + len(collector.named("reconfig_failed"))  # noqa: E731
-        try:
-            wait_until(lambda: reported() >= total, 3.0, "reconfigurations reported")
-        except LabFailed:
-            pass  # the summary counts what is missing
+        with suppress(LabFailed):  # the summary counts what is missing
+            wait_until(lambda: len(collector.ended()) >= total, 3.0, "reconfigurations reported")
     time.sleep(0.3)
     rows = sampler.finish()
     sockets = lab.run(PROXY, ["ss", "-Htan", "state", "connected", "exclude", "time-wait"]).splitlines()
@@ -172,9 +171,7 @@ def _client(lab: Lab, topology: Topology, plan: Plan, raw: Path, seed: int, pair
     return lab.popen(f"client{pair}", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def _remove_pairs(
-    lab: Lab, plan: Plan, proxy: TcpProxy, zero: float, options: Options, agents: bool
-) -> list[dict[str, Any]]:
+def _remove_pairs(lab: Lab, plan: Plan, proxy: TcpProxy, zero: float, options: Options, agents: bool) -> list[dict[str, Any]]:
     removals = []
     for pair, at in enumerate(plan.removals, 1):
         while (now := time.monotonic() - zero) < at:
@@ -218,7 +215,7 @@ def _goodput(raw: Path, pair: int, zero_ns: int) -> list[tuple[Any, ...]]:
     rows = []
     for end_, quantity in (("server", "goodput_up_mbps"), ("client", "goodput_down_mbps")):
         intervals = bulk.read_report(raw / f"{end_}{pair}.jsonl").intervals
-        for (before, _), (at, received) in zip(intervals[:-1], intervals[1:], strict=True):
+        for (before, _), (at, received) in itertools.pairwise(intervals):
             mbps = received * 8 / 1e6 / ((at - before) / 1e9)
             rows.append((round((at - zero_ns) / 1e9, 3), f"pair{pair}", quantity, round(mbps, 3)))
     return rows
@@ -234,7 +231,7 @@ def _proxy_rows(raw: Path) -> list[tuple[Any, ...]]:
         ("sent", "sent_pps", 1.0),
     ):
         rows += [(round(t, 3), "proxy", quantity, round(v, 2)) for t, v in rates(series, name, per)]
-    for (_, a), (t, b) in zip(series[:-1], series[1:], strict=True):
+    for (_, a), (t, b) in itertools.pairwise(series):
         if b["total"] > a["total"]:
             idle = 100 * (b["idle"] - a["idle"]) / (b["total"] - a["total"])
             rows.append((round(t, 3), "machine", "idle_pct", round(idle, 1)))
@@ -278,18 +275,12 @@ def _window(samples: Any, start: float, stop: float) -> float:
     return float(bins.groupby(level=0).sum().median())
 
 
-def percentile(values: list[float], share: float) -> float:
-    """The value below which `share` of the sorted values lie (nearest rank)."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
-
-
 def _metrics(directory: RunDirectory, manifest: dict[str, Any], samples: Any) -> dict[str, float]:
     compared = _comparison(directory, manifest)
     removals = manifest["removals_s"]
     stop = float(manifest["load_s"]) - 0.5
     settings = manifest["settings"]
     tcp = json.loads((directory.raw / "tcp.json").read_text())
-    delta = lambda name: sum(tcp["after"][h][name] - tcp["before"][h][name] for h in tcp["after"])  # noqa: E731
     events = [event for _, event in read_events(directory.raw)]
     times = {
         name: [e[name] for e in events if e["event"] == "reconfigured" and e[name] is not None]
@@ -311,8 +302,8 @@ def _metrics(directory: RunDirectory, manifest: dict[str, Any], samples: Any) ->
         "reconfigurations_failed": float(sum(e["event"] == "reconfig_failed" for e in events)),
         "bytes_compared": float(compared.bytes_compared),
         "bytes_mismatched": float(compared.bytes_mismatched),
-        "resets": float(sum(delta(name) for name in RESETS)),
-        "retransmitted_segments": float(delta("TcpRetransSegs")),
+        "resets": float(sum(_grown(tcp, name) for name in RESETS)),
+        "retransmitted_segments": float(_grown(tcp, "TcpRetransSegs")),
         "goodput_before_mbps": _window(samples, RAMP_S, removals[0]),
         "goodput_after_mbps": _window(samples, removals[-1] + SETTLE_S, stop),
         "proxy_link_mbps": float(settings["proxy_mbps"]) if settings["proxy_mbps"] != "none" else 0.0,
@@ -327,6 +318,11 @@ def _metrics(directory: RunDirectory, manifest: dict[str, Any], samples: Any) ->
     metrics["first_byte_us_p50"] = percentile(times["first_byte_us"], 0.5)
     metrics["old_path_drained_us_p50"] = percentile(times["old_path_drained_us"], 0.5)
     return {name: round(value, 3) for name, value in metrics.items() if not _missing(value)}
+
+
+def _grown(tcp: dict[str, Any], name: str) -> int:
+    """By how much a counter has grown in all hosts together."""
+    return sum(int(tcp["after"][host][name]) - int(tcp["before"][host][name]) for host in tcp["after"])
 
 
 def _missing(value: float) -> bool:

@@ -11,7 +11,7 @@ from lab.results import RunDirectory
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
 
 
-def _style() -> Any:
+def style() -> Any:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -31,7 +31,7 @@ def _style() -> Any:
     return plt
 
 
-def _save(figure: Any, directory: RunDirectory, name: str) -> list[Path]:
+def save(figure: Any, directory: RunDirectory, name: str) -> list[Path]:
     paths = [directory.figures / f"{name}.{kind}" for kind in ("png", "svg")]
     for path in paths:
         figure.savefig(path, dpi=150)
@@ -70,7 +70,7 @@ def _goodput(plt: Any, directory: RunDirectory, samples: Any, manifest: dict[str
     bottom.set_ylabel("proxy CPU\n(% of a core)")
     bottom.set_xlabel("time (s)")
     bottom.set_xlim(0, pairs.index.max())
-    return _save(figure, directory, "goodput")
+    return save(figure, directory, "goodput")
 
 
 def cdf(axis: Any, values: list[float], colour: str, label: str = "") -> None:
@@ -94,12 +94,12 @@ def _times(plt: Any, directory: RunDirectory, samples: Any) -> list[Path]:
     axis.set_xlabel("from requestLock until new data may take the new path (us)")
     axis.set_ylabel("reconfigurations (%)")
     axis.set_title(f"Reconfiguration time of {len(values)} sessions under load", fontsize=12)
-    return _save(figure, directory, "reconfiguration-time")
+    return save(figure, directory, "reconfiguration-time")
 
 
 def draw(directory: RunDirectory) -> list[Path]:
     """Draws both figures from samples.csv; measures nothing.  Returns the files."""
-    plt = _style()
+    plt = style()
     samples, manifest = directory.samples(), directory.manifest()
     paths = _goodput(plt, directory, samples, manifest) + _times(plt, directory, samples)
     plt.close("all")

@@ -24,9 +24,7 @@ def build(settings: Settings) -> Topology:
     proxy = Host(PROXY, 0, rate_mbps=proxy_mbps)
     clients = tuple(Host(f"client{i}", i, rate_mbps=direct_mbps) for i in range(1, pairs + 1))
     servers = tuple(Host(f"server{i}", 10 + i, rate_mbps=direct_mbps) for i in range(1, pairs + 1))
-    inward = tuple(
-        Policy(c.name, f"tcp dst port {proxy_port(i)} and dst host {proxy.address}") for i, c in enumerate(clients, 1)
-    )
+    inward = tuple(Policy(c.name, f"tcp dst port {proxy_port(i)} and dst host {proxy.address}") for i, c in enumerate(clients, 1))
     outward = tuple(Policy(PROXY, f"tcp dst port {server_port(i)}") for i in range(1, pairs + 1))
     return Topology(
         "proxy",
