@@ -24,10 +24,12 @@ from dysco_ns.agent.keys import hmac_states
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, Leader, Outcome
 from dysco_ns.agent.policies import Policies
 from dysco_ns.ebpf.btf import Btf
+from dysco_ns.ebpf.events import EventRing
 from dysco_ns.ebpf.loader import Programs
 
 LINE_BYTES = 1 << 20
 HOPS_S = 1.0
+READ_S = 0.1
 EVENT_BACKLOG = 20000
 
 
@@ -92,7 +94,7 @@ class Daemon:
         loop.add_reader(ring.fileno(), ring.consume)
         self.socket_path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(self._client, self.socket_path, limit=LINE_BYTES)
-        tasks = [asyncio.create_task(self._timers()), asyncio.create_task(self._chores())]
+        tasks = [asyncio.create_task(work) for work in (self._timers(), self._chores(), self._read(ring))]
         if ready:
             ready()
         await self._stopping.wait()
@@ -111,6 +113,12 @@ class Daemon:
             now = time.monotonic()
             due = self.leader.tick(now)
             await asyncio.sleep(min(max(due - time.monotonic(), 0.001), 0.01 if self.leader.attempts else 0.05))
+
+    async def _read(self, ring: EventRing) -> None:
+        """Events to which nobody must answer do not wake the daemon: they are read at this pace."""
+        while True:
+            ring.consume()
+            await asyncio.sleep(READ_S)
 
     async def _chores(self) -> None:
         scan_at = 0.0

@@ -88,6 +88,21 @@ enum event_kind {
 	EVENTS
 };
 
+/* Whether the daemon has something to do about it now. */
+static inline __attribute__((always_inline)) int event_needs_answer(__u32 kind)
+{
+	switch (kind) {
+	case EVENT_LOCK_REFUSED:
+	case EVENT_NEW_PATH_READY:
+	case EVENT_DRAINED:
+	case EVENT_OLD_PATH_GONE:
+	case EVENT_LEFT_CHAIN:
+	case EVENT_TRIGGER:
+	case EVENT_CANCELLED: return 1;
+	}
+	return 0;
+}
+
 struct event {
 	__u64 time_ns;          /* monotonic */
 	__u64 nonce;
