@@ -30,6 +30,7 @@ from dysco_ns.ebpf.loader import Programs
 LINE_BYTES = 1 << 20
 HOPS_S = 1.0
 READ_S = 0.1
+CLOSE_AGAIN_S, CLOSE_UNTIL_S = 0.2, 10.0
 EVENT_BACKLOG = 20000
 
 
@@ -160,12 +161,19 @@ class Daemon:
         """Both sockets of a proxy that has left read end of file now."""
         right = self.core.session(nonce)
         for session in (nonce, right["peer"] if right else 0):
-            s = self.core.session(session) if session else None
-            if s:
-                local = s["left_sub"]["dst"] if s["left_sub"]["dport"] else s["right_sub"]["src"]
-                interface = next((i for i in self.interfaces if i.address == local), self.interfaces[0])
-                self.core.command("close", interface=interface, nonce=session)
+            if session:
+                self._close_socket(session, CLOSE_AGAIN_S)
                 self.expiry.over(session, time.monotonic())
+
+    def _close_socket(self, session: int, again_s: float) -> None:
+        """Gives a socket its end of file, and again until it has answered with its own or the time is over."""
+        s = self.core.session(session)
+        if not s:
+            return
+        local = s["left_sub"]["dst"] if s["left_sub"]["dport"] else s["right_sub"]["src"]
+        interface = next((i for i in self.interfaces if i.address == local), self.interfaces[0])
+        if self.core.command("close", interface=interface, nonce=session) == "not" and again_s < CLOSE_UNTIL_S:
+            asyncio.get_running_loop().call_later(again_s, self._close_socket, session, 2 * again_s)
 
     def _outcome(self, outcome: Outcome) -> None:
         kind = "reconfigured" if outcome.outcome == "done" else "reconfig_failed"

@@ -214,8 +214,9 @@ INLINE u32 command_close(struct packet *p, struct scratch *x, const struct comma
 	struct five_tuple out_key = left ? reversed(&s->left_tuple) : s->right_tuple;
 	struct five_tuple in_key = left ? s->left_sub : reversed(&s->right_sub);
 	struct entry *out = port_egress(&out_key), *in = port_ingress(&in_key);
-	if (!out || !in)
-		return REFUSED_SESSION_OVER;
+	u32 ended = SESSION_FIN_RIGHTWARD | SESSION_FIN_LEFTWARD;
+	if (!out || !in || out->flags & ENTRY_FIN || s->flags & SESSION_RST || (s->flags & ended) == ended)
+		return REFUSED_SESSION_OVER; /* the socket has closed, or is closing, by itself */
 	struct frame_header f = { reversed(&out_key), in->seen.seq_high, out->seen.seq_high, TCP_FIN | TCP_ACK,
 				  in->seen.window };
 	frame_start(x, &f);

@@ -267,6 +267,9 @@ INLINE int tombstone_egress(struct packet *p)
 	if (!(s->flags & TCP_FIN))
 		return VERDICT_DROP;
 	struct five_tuple key = segment_tuple(s);
+	struct entry *e = port_egress(&key);
+	if (e)
+		e->flags |= ENTRY_FIN;
 	struct frame_header f = { reversed(&key), s->ack, s->seq + s->length, TCP_ACK, HANDSHAKE_WINDOW };
 	frame_start(x, &f);
 	if (s->timestamp_at)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy predicates and batches."""
+
+import socket
+
+import pytest
+
+from dysco_ns.agent.filters import BadFilter, Matcher, compile_filter
+from dysco_ns.agent.policies import BadPolicy, Policies
+
+
+class Table:
+    """Stands where the core's table is and keeps what was written."""
+
+    def __init__(self):
+        self.slots = {}
+
+    def set_policy(self, slot, policy):
+        self.slots[slot] = policy
+
+
+@pytest.fixture
+def policies():
+    return Policies(Table(), {"mb1": "10.0.1.2", "mb2": "10.0.2.2"}, lambda slots: None)
+
+
+def matches(expression, src, dst, sport, dport):
+    return Matcher(expression)(socket.inet_aton(src), socket.inet_aton(dst), sport, dport)
+
+
+def test_filter_matches_the_syn_of_a_session():
+    assert matches("tcp dst port 5001", "10.0.0.1", "10.0.0.2", 40000, 5001)
+    assert not matches("tcp dst port 5001", "10.0.0.1", "10.0.0.2", 5001, 40000)
+    assert matches("src net 10.0.0.0/24 and tcp[tcpflags] & tcp-syn != 0", "10.0.0.1", "10.9.0.2", 1, 2)
+
+
+def test_wrong_filter_is_refused_in_one_line():
+    with pytest.raises(BadFilter, match="prt") as refused:
+        compile_filter("tcp dst prt 80")
+    assert "\n" not in str(refused.value)
+
+
+def test_filter_that_is_too_long_is_refused():
+    with pytest.raises(BadFilter, match="64 are the limit"):
+        compile_filter(" or ".join(f"host 10.0.{i}.1" for i in range(40)))
+
+
+def test_policy_resolves_names(policies):
+    policies.add({"filter": "tcp", "chain": ["mb1", "10.9.9.9"]})
+    assert policies.policies[0].chain == ["10.0.1.2", "10.9.9.9"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        ({"filter": "tcp", "chain": ["nobody"]}, "unknown host 'nobody'"),
+        ({"filter": "tcp", "chain": [f"10.0.0.{i}" for i in range(1, 10)]}, "8 are the limit"),
+        ({"filter": "tcp", "chain": ["mb1", "10.0.1.2"]}, "occurs twice"),
+        ({"chain": []}, "needs a filter"),
+        ({"filter": "tcp", "on_no_agent": "hope"}, "fail or bypass"),
+    ],
+)
+def test_bad_policy_is_refused_with_the_reason(policies, policy, why):
+    with pytest.raises(BadPolicy, match=why):
+        policies.add(policy)
+    assert policies.policies == []
+
+
+def test_a_batch_is_applied_whole_or_not_at_all(policies):
+    policies.add({"filter": "tcp dst port 1"})
+    with pytest.raises(BadPolicy):
+        policies.apply([{"filter": "tcp dst port 2"}, {"filter": "nonsense here"}])
+    assert [p.filter for p in policies.policies] == ["tcp dst port 1"]
+    policies.apply([{"filter": "tcp dst port 2"}, {"filter": "tcp dst port 3"}])
+    assert [p.filter for p in policies.policies] == ["tcp dst port 2", "tcp dst port 3"]
