@@ -100,6 +100,11 @@ def remove_bpffs() -> None:
         subprocess.run(["umount", str(BPFFS)], check=True, capture_output=True)
 
 
+def log_path(namespace: int) -> Path:
+    """Where an agent that was started for others writes what goes wrong."""
+    return RUN / f"{namespace}.log"
+
+
 def socket_path(namespace: int) -> Path:
     """Where the agent of the namespace with this inode listens."""
     return RUN / f"{namespace}.sock"

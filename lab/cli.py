@@ -107,8 +107,7 @@ def _detached(make: Callable[[], Any]) -> None:
     hear, say = os.pipe()
     if os.fork():
         os.close(say)
-        with os.fdopen(hear) as stream:
-            word = stream.read()
+        word = os.read(hear, 4096).decode()  # not to the end: the hosts' shells hold the pipe too
         if word != "up":
             fail(word or "the lab did not come up")
         print("up: `dysco-lab status` shows it, `dysco-lab down` ends it")

@@ -6,13 +6,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from dysco_ns import netns
@@ -25,7 +22,7 @@ from dysco_ns.agent.leader import CONTROL_RIGHT_OF, Leader, Outcome
 from dysco_ns.agent.policies import Policies
 from dysco_ns.ebpf.btf import Btf
 from dysco_ns.ebpf.events import EventRing
-from dysco_ns.ebpf.loader import Programs
+from dysco_ns.ebpf.loader import Programs, remove
 
 LINE_BYTES = 1 << 20
 HOPS_S = 1.0
@@ -214,16 +211,13 @@ class Daemon:
 
 def run_here(settings: Settings, btf: Btf | None = None, ready: Any = None) -> None:
     """Runs the agent of the current namespace until it is told to stop."""
-    with contextlib.suppress(AttributeError):
-        socket.gethostname()
     daemon = Daemon(settings, btf)
     daemon.attach()
     asyncio.run(daemon.serve(ready))
 
 
 def forget_namespace(namespace: int) -> None:
-    """Removes the programs, maps and socket that an agent of this namespace left.  May run twice."""
-    from dysco_ns.ebpf.loader import remove
-
+    """Removes the programs, maps, socket and log that an agent of this namespace left.  May run twice."""
     remove(netns.BPFFS / str(namespace))
-    Path(os.fspath(netns.socket_path(namespace))).unlink(missing_ok=True)
+    netns.socket_path(namespace).unlink(missing_ok=True)
+    netns.log_path(namespace).unlink(missing_ok=True)

@@ -62,11 +62,20 @@ class AgentHandle:
             return
 
 
+def _redirect(log: Path) -> None:
+    """A daemon keeps nobody's terminal or pipe open; what it complains about goes to a file."""
+    null, file = os.open(os.devnull, os.O_RDWR), os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for fd, to in ((0, null), (1, null), (2, file)):
+        os.dup2(to, fd)
+
+
 def _child(target: AgentTarget, btf: Btf, said: int) -> None:
     try:
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        netns.enter(netns.path_of(target.pid))
+        path = netns.path_of(target.pid)
+        _redirect(netns.log_path(netns.inode(path)))
+        netns.enter(path)
         key = read_key(target.key_file) if target.key_file else None
         run_here(Settings(target.name, key, target.names), btf, lambda: os.write(said, b"ready"))
     except Exception as error:

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real networks for the tests: made by the lab, taken down after each test."""
+
+import os
+import subprocess
+
+import pytest
+
+from lab.network import Lab
+from lab.tools import bulk
+from lab.topologies import build
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
+
+
+@pytest.fixture(autouse=True)
+def _root():
+    if os.geteuid():
+        pytest.skip("network namespaces need root")
+
+
+@pytest.fixture
+def lab_of():
+    """Starts a topology with settings; at most one at a time."""
+    labs = []
+
+    def start(topology, **settings):
+        lab = Lab(build(topology, {key: str(value) for key, value in settings.items()}))
+        labs.append(lab)
+        lab.start()
+        return lab
+
+    yield start
+    for lab in labs:
+        lab.stop()
+
+
+def transfer(lab, client, server, address, port, tmp_path, sessions=10, seconds=1.5, during=None):
+    """Hashed sessions between two hosts, both ways; `during()` runs while they do.  Returns the comparison."""
+    listen = lab.topology.host(server).address
+    reports = tmp_path / "client.jsonl", tmp_path / "server.jsonl"
+    with lab.service(server, bulk.server_command(listen, port[1], reports[1])):
+        command = bulk.client_command(address, port[0], reports[0], sessions=sessions, seconds=seconds)
+        process = lab.popen(client, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout.readline().startswith("connected"), process.stderr.read()
+        if during:
+            during()
+        process.wait(60)
+        process.stdout.close()
+        process.stderr.close()
+    return bulk.compare([(bulk.read_report(reports[0]), bulk.read_report(reports[1]))])

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Service chains set up by the SYN (paper II-A), on real hosts."""
+
+import re
+import subprocess
+
+import pytest
+
+from dysco_ns.agent.launch import AgentTarget, start_agents
+from lab.measure import RESETS, interface_packets, tcp_counters
+from tests.net.conftest import transfer
+
+
+def counters(lab, host):
+    return lab.agent(host).request("stats")["counters"]
+
+
+@pytest.mark.parametrize(("middleboxes", "hmac"), [(0, "off"), (1, "on"), (3, "on"), (8, "on")])
+def test_sessions_pass_every_middlebox_unharmed(lab_of, tmp_path, middleboxes, hmac):
+    lab = lab_of("chain", middleboxes=middleboxes, hmac=hmac)
+    boxes = [f"mb{i}" for i in range(1, middleboxes + 1)]
+    before = {b: interface_packets(lab.pid(b), "eth0")[0] for b in boxes}
+    compared = transfer(lab, "client", "server", lab.topology.host("server").address, (5001, 5001), tmp_path)
+    assert (compared.sessions, compared.failed, compared.bytes_mismatched) == (10, 0, 0)
+    for box in boxes:
+        assert interface_packets(lab.pid(box), "eth0")[0] - before[box] > 1000
+        assert counters(lab, box)["session_joined"] == 10
+    assert all(tcp_counters(lab.pid(h))[name] == 0 for h in lab.topology.names for name in RESETS)
+
+
+def test_traffic_that_no_policy_matches_is_left_alone(lab_of, tmp_path):
+    lab = lab_of("chain", middleboxes=1)
+    compared = transfer(lab, "client", "server", lab.topology.host("server").address, (7777, 7777), tmp_path, seconds=0.5)
+    assert compared.failed == 0
+    assert counters(lab, "client").get("session_started", 0) == 0
+    assert lab.agent("client").request("sessions")["sessions"] == []
+
+
+def test_a_strict_firewall_in_the_chain_sees_nothing_invalid(lab_of, tmp_path):
+    lab = lab_of("chain", middleboxes=1, kind="firewall", hmac="on")
+    compared = transfer(lab, "client", "server", lab.topology.host("server").address, (5001, 5001), tmp_path)
+    assert (compared.failed, compared.bytes_mismatched) == (0, 0)
+    rules = lab.run("mb1", ["iptables", "-L", "FORWARD", "-v", "-x", "-n"])
+    invalid = re.search(r"^\s*(\d+)\s+\d+\s+DROP.*INVALID", rules, re.M)
+    assert invalid and invalid.group(1) == "0"
+
+
+def test_a_middlebox_that_changes_the_five_tuple_is_followed_by_its_tag(lab_of, tmp_path):
+    lab = lab_of("chain", middleboxes=1, kind="nat", hmac="on")
+    compared = transfer(lab, "client", "server", lab.topology.host("server").address, (5001, 5001), tmp_path)
+    assert (compared.failed, compared.bytes_mismatched) == (0, 0)
+    assert counters(lab, "server")["session_joined"] == 10
+
+
+def test_a_host_with_another_key_is_refused_and_counted(lab_of, tmp_path):
+    lab = lab_of("chain", middleboxes=1, hmac="on")
+    handle = lab.state.agents["mb1"]
+    lab.agent("mb1").request("stop")
+    while handle.alive():
+        pass
+    path = tmp_path / "other.key"
+    path.write_text("another-key-entirely")
+    path.chmod(0o600)
+    agent = start_agents([AgentTarget("mb1", lab.pid("mb1"), path)])[0]
+    try:
+        connect = lab.inside(
+            "client", ["timeout", "2", "bash", "-c", f"echo > /dev/tcp/{lab.topology.host('server').address}/5001"]
+        )
+        assert subprocess.run(connect, capture_output=True, check=False).returncode != 0
+        assert counters(lab, "mb1")["drop_bad_signature"] >= 1
+        assert lab.agent("mb1").request("sessions")["sessions"] == []
+    finally:
+        agent.stop()
