@@ -215,8 +215,8 @@ INLINE u32 command_close(struct packet *p, struct scratch *x, const struct comma
 	struct five_tuple in_key = left ? s->left_sub : reversed(&s->right_sub);
 	struct entry *out = port_egress(&out_key), *in = port_ingress(&in_key);
 	u32 ended = SESSION_FIN_RIGHTWARD | SESSION_FIN_LEFTWARD;
-	if (!out || !in || out->flags & ENTRY_FIN || s->flags & SESSION_RST || (s->flags & ended) == ended)
-		return REFUSED_SESSION_OVER; /* the socket has closed, or is closing, by itself */
+	if (!out || !in || out->flags & ENTRY_ENDED || s->flags & SESSION_RST || (s->flags & ended) == ended)
+		return REFUSED_SESSION_OVER; /* the socket knows */
 	struct frame_header f = { reversed(&out_key), in->seen.seq_high, out->seen.seq_high, TCP_FIN | TCP_ACK,
 				  in->seen.window };
 	frame_start(x, &f);

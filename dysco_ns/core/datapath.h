@@ -263,13 +263,13 @@ INLINE int tombstone_egress(struct packet *p)
 	if (!x || segment_read(p))
 		return VERDICT_DROP;
 	struct segment *s = &x->segment;
-	port_count(COUNT_DROP_TOMBSTONE);
-	if (!(s->flags & TCP_FIN))
-		return VERDICT_DROP;
 	struct five_tuple key = segment_tuple(s);
 	struct entry *e = port_egress(&key);
-	if (e)
-		e->flags |= ENTRY_FIN;
+	port_count(COUNT_DROP_TOMBSTONE);
+	if (e && s->flags & TCP_ACK && seq_after(s->ack, e->seen.ack))
+		e->flags |= ENTRY_ENDED; /* the only thing left to acknowledge was the FIN of command_close */
+	if (!(s->flags & TCP_FIN))
+		return VERDICT_DROP;
 	struct frame_header f = { reversed(&key), s->ack, s->seq + s->length, TCP_ACK, HANDSHAKE_WINDOW };
 	frame_start(x, &f);
 	if (s->timestamp_at)

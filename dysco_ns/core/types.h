@@ -87,7 +87,7 @@ enum entry_flag {
 	ENTRY_OPTIONS = 1,      /* deltas are non-zero: options beyond the timestamp need a walk */
 	ENTRY_PENDING = 2,      /* egress of a middlebox: the subsession is made when the SYN comes out */
 	ENTRY_TOMBSTONE = 4,    /* the path is over: swallow in silence */
-	ENTRY_FIN = 8,          /* behind a tombstone: the local socket has sent its FIN */
+	ENTRY_ENDED = 8,        /* behind a tombstone: the local socket has acknowledged its end of file */
 };
 
 /* An entry of the egress table (key: what the local side sends) or the ingress table (key: what arrives). */
