@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -81,14 +82,17 @@ def load() -> State | None:
 
 def begin() -> State:
     """Claims the machine for a new lab.  LabBusy if one runs; what a crashed one left is removed first."""
-    old = load()
-    if old and old.holder.alive():
-        raise LabBusy(f"a lab is running already (topology {old.topology}, pid {old.holder.pid}): `dysco-lab down` ends it")
-    if old:
-        clean(old)
-    state = State(Process.of(os.getpid(), "lab"))
-    state.save()
-    return state
+    RUN.mkdir(parents=True, exist_ok=True)
+    with (RUN / "lab.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two that start at the same moment, one waits
+        old = load()
+        if old and old.holder.alive():
+            raise LabBusy(f"a lab is running already (topology {old.topology}, pid {old.holder.pid}): `dysco-lab down` ends it")
+        if old:
+            clean(old)
+        state = State(Process.of(os.getpid(), "lab"))
+        state.save()
+        return state
 
 
 def end_processes(processes: list[Process]) -> None:
@@ -125,3 +129,4 @@ def clean(state: State, including_holder: bool = False) -> None:
     for path in state.files:
         Path(path).unlink(missing_ok=True)
     FILE.unlink(missing_ok=True)
+    (RUN / "lab.lock").unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from dysco_ns.ebpf.loader import Programs, remove
 
 LINE_BYTES = 1 << 20
 HOPS_S = 1.0
-READ_S = 0.1
+READ_S = 0.25
 CLOSE_AGAIN_S, CLOSE_UNTIL_S = 0.2, 10.0
 EVENT_BACKLOG = 20000
 
@@ -55,6 +55,7 @@ class Daemon:
         self.expiry = Expiry(lambda nonce: self.core.command("forget", nonce=nonce))
         self.hops = Hops(self.core)
         self.listeners: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._poke = asyncio.Event()  # something may be due sooner than the timers think
         self._stopping: asyncio.Event | None = None
 
     # ---- life ----
@@ -102,6 +103,11 @@ class Daemon:
         server.close()
         self.socket_path.unlink(missing_ok=True)
 
+    def reconfigure(self, nonce: int, change: dict[str, Any], done: Any = None) -> None:
+        """Leads a reconfiguration of a session; `done` hears its outcome."""
+        self.leader.start(nonce, change, done)
+        self._poke.set()
+
     def stop(self) -> None:
         if self._stopping:
             self._stopping.set()
@@ -110,7 +116,9 @@ class Daemon:
         while True:
             now = time.monotonic()
             due = self.leader.tick(now)
-            await asyncio.sleep(min(max(due - time.monotonic(), 0.001), 0.01 if self.leader.attempts else 0.05))
+            self._poke.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._poke.wait(), min(max(due - time.monotonic(), 0.002), 1.0))
 
     async def _read(self, ring: EventRing) -> None:
         """Events to which nobody must answer do not wake the daemon: they are read at this pace."""
@@ -135,12 +143,13 @@ class Daemon:
     def _event(self, event: Event) -> None:
         now = time.monotonic()
         self.leader.handle(event, now)
+        self._poke.set()
         if event.kind in ("session_rst", "session_fin", "left_chain"):
             s = self.core.session(event.nonce)
             if s and is_over(s["flags"]):
                 self.expiry.over(event.nonce, now)
         if event.kind == "trigger":
-            self.leader.start(event.nonce, {"right_anchor": address_of_value(event.value), "flags": CONTROL_RIGHT_OF})
+            self.reconfigure(event.nonce, {"right_anchor": address_of_value(event.value), "flags": CONTROL_RIGHT_OF})
         elif event.kind == "left_chain":
             self._close_sockets(event.nonce)
         self._publish(

@@ -21,7 +21,7 @@ FORGET_S = 2.0  # a record that has settled is dropped after this
 SIDE_RIGHT = 1
 CONTROL_RIGHT_OF = 1
 
-RETRY_HELPS = {"locked", "busy", "no_port", "timeout", "not_spliced"}
+RETRY_HELPS = {"locked", "busy", "timeout", "not_spliced"}
 REASONS = {
     "no_session": "no such session here (it may be over; `dysco sessions` lists them)",
     "session_over": "the session is over",
@@ -30,7 +30,6 @@ REASONS = {
     "no_right_anchor": "the right anchor is not on the session's chain",
     "options": "the two sessions of the proxy negotiated different timestamps",
     "busy": "an earlier reconfiguration of the session is not finished",
-    "no_port": "no free subsession port",
     "no_route": "no route to the next host of the new path",
     "bad_state": "the session is not established",
     "timeout": "no answer: a host on the old or the new path has no agent, another key, or is down",

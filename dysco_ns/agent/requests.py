@@ -165,7 +165,7 @@ async def _reconfigure(daemon: Daemon, request: Json) -> Json:
                 if not finished.done():
                     finished.set_result(outcome)
 
-            daemon.leader.start(nonce, change, end)
+            daemon.reconfigure(nonce, change, end)
             try:
                 return await asyncio.wait_for(finished, timeout)
             except TimeoutError:

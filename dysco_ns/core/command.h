@@ -217,8 +217,9 @@ INLINE u32 command_close(struct packet *p, struct scratch *x, const struct comma
 	u32 ended = SESSION_FIN_RIGHTWARD | SESSION_FIN_LEFTWARD;
 	if (!out || !in || out->flags & ENTRY_ENDED || s->flags & SESSION_RST || (s->flags & ended) == ended)
 		return REFUSED_SESSION_OVER; /* the socket knows */
-	struct frame_header f = { reversed(&out_key), in->seen.seq_high, out->seen.seq_high, TCP_FIN | TCP_ACK,
-				  in->seen.window };
+	/* what the socket has acknowledged is what it expects next: all has drained.  (seq_high of what arrived may have
+	 * lost a race between two CPUs.) */
+	struct frame_header f = { reversed(&out_key), out->seen.ack, out->seen.seq_high, TCP_FIN | TCP_ACK, in->seen.window };
 	frame_start(x, &f);
 	if (s->offer[LEFTWARD].has & OFFER_TIMESTAMP)
 		frame_timestamp(x, in->seen.tsval, out->seen.tsval);

@@ -266,8 +266,10 @@ INLINE int tombstone_egress(struct packet *p)
 	struct five_tuple key = segment_tuple(s);
 	struct entry *e = port_egress(&key);
 	port_count(COUNT_DROP_TOMBSTONE);
-	if (e && s->flags & TCP_ACK && seq_after(s->ack, e->seen.ack))
+	if (e && s->flags & TCP_ACK && s->ack == e->seen.ack + 1)
 		e->flags |= ENTRY_ENDED; /* the only thing left to acknowledge was the FIN of command_close */
+	else if (e && s->flags & TCP_ACK && seq_after(s->ack, e->seen.ack))
+		e->seen.ack = s->ack;
 	if (!(s->flags & TCP_FIN))
 		return VERDICT_DROP;
 	struct frame_header f = { reversed(&key), s->ack, s->seq + s->length, TCP_ACK, HANDSHAKE_WINDOW };

@@ -60,8 +60,15 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 		return REFUSED_NO_RIGHT_ANCHOR;
 	if (s->flags & (SESSION_RST | SESSION_LEFT_CHAIN))
 		return REFUSED_SESSION_OVER;
-	if (r && r->phase != PHASE_DONE)
-		return r->txid == txid ? REFUSED_NOT : REFUSED_BUSY;
+	if (r && r->phase != PHASE_DONE) {
+		if (r->txid == txid)
+			return REFUSED_NOT;
+		if (r->phase >= PHASE_READY || port_now() < r->lock_ns + LOCK_LEASE_NS)
+			return REFUSED_BUSY;
+		attempt_undo(r, nonce, SIDE_LEFT); /* its left anchor has gone without a word */
+	}
+	if (s->done_txid == txid)
+		return REFUSED_BAD_STATE; /* a replay */
 	struct five_tuple out_key = reversed(&s->left_tuple);
 	struct entry *out = port_egress(&out_key), *in = port_ingress(&s->left_sub);
 	if (!out || !in)
@@ -78,6 +85,7 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 	r->old_in = s->left_sub;
 	r->peer_delta = be32_of(m->right_delta) + s->leg_delta[SIDE_LEFT];
 	r->new_path = in->path + 1;
+	r->lock_ns = port_now();
 	record_begin(r, s, SIDE_LEFT, out, in);
 	if (port_put_reconfig(&key, r))
 		return REFUSED_BUSY;

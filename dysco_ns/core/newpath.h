@@ -120,6 +120,19 @@ NOINLINE u32 new_path_syn(struct packet *p, u64 nonce)
 	return frame_finish(p, (u32)bytes) ? 0 : r->new_next_hop;
 }
 
+/* Undoes an attempt at an anchor: the old path goes on as before. */
+INLINE void attempt_undo(struct reconfig *r, u64 nonce, u32 side)
+{
+	struct reconfig_key key = { nonce, side, 0 };
+	struct five_tuple new_in = r->new_in;
+
+	entry_set_slow(&r->out_key, &r->old_in, 0);
+	if (r->phase >= PHASE_HANDSHAKE)
+		port_drop_ingress(&new_in);
+	tell(EVENT_CANCELLED, nonce, r->txid, 0, side);
+	port_drop_reconfig(&key);
+}
+
 INLINE void lock_abandon(struct session *s, struct reconfig *r, u64 nonce, u32 reason)
 {
 	struct reconfig_key key = { nonce, SIDE_RIGHT, 0 };

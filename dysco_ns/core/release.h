@@ -206,19 +206,6 @@ INLINE int release_answered(struct packet *p, struct scratch *x, struct config *
 
 /* ---- cancel ---- */
 
-/* Undoes an attempt at an anchor: the old path goes on as before. */
-INLINE void attempt_undo(struct reconfig *r, u64 nonce, u32 side)
-{
-	struct reconfig_key key = { nonce, side, 0 };
-	struct five_tuple new_in = r->new_in;
-
-	entry_set_slow(&r->out_key, &r->old_in, 0);
-	if (r->phase >= PHASE_HANDSHAKE)
-		port_drop_ingress(&new_in);
-	tell(EVENT_CANCELLED, nonce, r->txid, 0, side);
-	port_drop_reconfig(&key);
-}
-
 INLINE int cancel_arrived(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
 {
 	struct control_message *m = control_message(x);

@@ -169,7 +169,6 @@ enum reconfig_flag {
 	RECONFIG_TIMESTAMPS = 256,
 	RECONFIG_SPLICED = 512,     /* a spliced proxy leaves: clocks differ */
 	RECONFIG_PEER_DRAINED = 1024,
-	RECONFIG_TS_SEEN_OLD = 2048,
 	RECONFIG_FIRST_BYTE = 4096,
 	RECONFIG_RIGHT_OF = 16384,  /* left anchor: right_anchor still names the last middlebox to leave */
 	RECONFIG_SYN_ACK = 8192,    /* left anchor: the new path's SYN-ACK has come */
