@@ -87,6 +87,7 @@ class Lab:
     # ---- up ----
 
     def start(self) -> None:
+        run(["mnexec", "-cn", "true"])  # fails with a reason where a Mininet shell would hang without one
         hosts = self.topology.hosts
         self._make_node(ROUTER)
         for host in hosts:

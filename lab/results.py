@@ -106,7 +106,7 @@ class RunDirectory:
 
     def write_manifest(self, **facts: Any) -> None:
         manifest = {
-            "command": sys.argv,
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "commit": _commit(),
             "kernel": platform.release(),
             "python": platform.python_version(),
