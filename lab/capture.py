@@ -26,7 +26,7 @@ def record(hosts: dict[str, int], to: Path, seconds: float | None = None) -> Non
         for host, pid in hosts.items():
             for device in _interfaces(pid):
                 part = Path(work) / f"{host}-{device}.pcap"
-                command = ["mnexec", "-a", str(pid), "tcpdump", "-n", "-U", "-i", device, "-s", "256", "-w", str(part)]
+                command = ["nsenter", "-n", "-t", str(pid), "tcpdump", "-n", "-U", "-i", device, "-s", "256", "-w", str(part)]
                 processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True, text=True))
                 parts.append(part)
         print(f"capturing on {len(parts)} interfaces into {to}; Ctrl-C ends it")

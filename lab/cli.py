@@ -155,7 +155,7 @@ def exec_(host: str, command: Annotated[list[str], typer.Argument(help="after --
     """Runs a command inside a host of the running lab; its exit status."""
     need_root()
     pid = host_pid(running(), host)
-    raise SystemExit(subprocess.call(["mnexec", "-a", str(pid), *command]))
+    raise SystemExit(subprocess.call(["nsenter", "-n", "-t", str(pid), *command]))
 
 
 @app.command()

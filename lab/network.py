@@ -206,7 +206,7 @@ class Lab:
 
     def inside(self, name: str, argv: Sequence[str]) -> list[str]:
         """The command line that runs argv in a host's network namespace."""
-        return ["mnexec", "-a", str(self.pid(name)), *argv]
+        return ["nsenter", "-n", "-t", str(self.pid(name)), *argv]
 
     def batch(self, name: str, lines: Sequence[str]) -> None:
         run(self.inside(name, ["ip", "-batch", "-"]), "\n".join(lines))
@@ -259,7 +259,7 @@ def wait_for(process: subprocess.Popen[str], word: str) -> str:
     if not line.startswith(word):
         process.wait(READY_TIMEOUT_S)
         said = process.stderr.read().strip() if process.stderr else ""
-        raise LabFailed(f"{' '.join(map(str, process.args[3:4]))}: {said or line or 'ended'}")  # type: ignore[index]
+        raise LabFailed(f"{' '.join(map(str, process.args[4:5]))}: {said or line or 'ended'}")  # type: ignore[index]
     return line
 
 
