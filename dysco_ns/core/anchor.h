@@ -114,7 +114,7 @@ INLINE void settle(struct reconfig *r, struct entry *out, struct entry *in, u64 
 	in->to.window_shift = r->in_window_shift;
 	see(&in->seen, r->old_rcvd, 1, 0, 0, 0); /* what the old path has brought counts too */
 	see(&in->seen, 0, 0, TCP_ACK, r->old_sent_acked, r->old_window);
-	in->seen.tsval = r->ts_delivered;
+	see_tsval(&in->seen, r->ts_delivered);
 	out->to = r->new_out;
 	out->to.seq_delta = 0 - r->beta_out;
 	out->to.ack_delta = 0 - r->peer_delta - r->beta_in;
@@ -149,7 +149,7 @@ INLINE int anchor_egress(struct packet *p)
 	u32 high = e->seen.seq_high;
 	see(&e->seen, s->seq + s->length, s->length, s->flags, s->ack, s->window);
 	if (s->timestamp_at)
-		e->seen.tsval = s->tsval;
+		see_tsval(&e->seen, s->tsval);
 	e->packets++;
 	e->bytes += s->payload;
 	struct out_plan plan = {};
@@ -257,7 +257,7 @@ INLINE int anchor_ingress(struct packet *p)
 	if (!plan.drop) {
 		see(&e->seen, plan.seq + s->length, s->length, s->flags,
 		    new_path ? plan.ack : plan.ack_of_path, plan.window);
-		e->seen.tsval = plan.tsval;
+		see_tsval(&e->seen, plan.tsval);
 	}
 	e->packets++;
 	e->bytes += s->payload;

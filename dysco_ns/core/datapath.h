@@ -148,10 +148,10 @@ INLINE int edge(struct packet *p, struct entry *e, u32 way, int arriving)
 	if (arriving) {
 		see(&e->seen, s->seq + e->to.seq_delta + s->length, s->length, s->flags, s->ack + e->to.ack_delta,
 		    shift_window(s->window, e->to.window_shift));
-		e->seen.tsval = s->tsval + e->to.tsval_delta;
+		see_tsval(&e->seen, s->tsval + e->to.tsval_delta);
 	} else {
 		see(&e->seen, s->seq + s->length, s->length, s->flags, s->ack, s->window);
-		e->seen.tsval = s->tsval;
+		see_tsval(&e->seen, s->tsval);
 	}
 	segment_translate(s, &e->to);
 	if (segment_write(p))

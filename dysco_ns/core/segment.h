@@ -231,6 +231,14 @@ INLINE void segment_translate(struct segment *s, const struct translation *to)
 	segment_clip_sack(s, to->ack_delta, (struct sack_bounds){ 0, 0, 0, 0 });
 }
 
+INLINE void see_tsval(struct seen *seen, u32 tsval)
+{
+	if (!(seen->has & SEEN_TSVAL) || seq_after(tsval, seen->tsval)) {
+		seen->tsval = tsval;
+		seen->has |= SEEN_TSVAL;
+	}
+}
+
 /* Raises what an entry has seen by this segment, in the local session's sequence space. */
 INLINE void see(struct seen *seen, u32 seq_end, u32 length, u32 flags, u32 ack, u32 window)
 {

@@ -95,7 +95,7 @@ INLINE int session_join_right(struct packet *p, struct scratch *x, struct config
 	e = entry_start(x, nonce, SIDE_RIGHT, &to);
 	e->next_hop = hop;
 	see(&e->seen, x->segment.seq + 1, 1, 0, 0, 0);
-	e->seen.tsval = x->segment.tsval;
+	see_tsval(&e->seen, x->segment.tsval);
 	return port_put_egress(key, e);
 }
 
@@ -269,7 +269,7 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 		return -1;
 	struct entry *e = entry_start(x, nonce, SIDE_LEFT, &session);
 	see(&e->seen, x->segment.seq + 1, 1, 0, 0, 0);
-	e->seen.tsval = x->segment.tsval;
+	see_tsval(&e->seen, x->segment.tsval);
 	if (port_put_ingress(key, e))
 		return -1;
 	e = entry_start(x, nonce, SIDE_LEFT, &wire_back);

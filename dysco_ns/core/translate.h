@@ -98,7 +98,7 @@ INLINE int translate(struct packet *p, struct headers *h, struct entry *e, int a
 		see(&e->seen, seq + payload, payload, tcp->flags, ack, window);
 	}
 	if (timestamp)
-		e->seen.tsval = tsval;
+		see_tsval(&e->seen, tsval);
 	e->packets++;
 	e->bytes += payload;
 

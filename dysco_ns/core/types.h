@@ -74,11 +74,11 @@ _Static_assert(sizeof(struct translation) == 32, "translation");
 struct seen {
 	u32 seq_high;           /* highest sequence number plus one; counts SYN and FIN */
 	u32 ack;                /* highest acknowledgment number */
-	u32 tsval, tsecr;
+	u32 tsval;              /* highest timestamp: segments that two CPUs pass at once come in any order */
 	u32 window;             /* the header's field, unscaled */
 	u32 has;                /* enum seen_has: numbers start anywhere, so zero does not mean none */
 };
-enum seen_has { SEEN_SEQ = 1, SEEN_ACK = 2 };
+enum seen_has { SEEN_SEQ = 1, SEEN_ACK = 2, SEEN_TSVAL = 4 };
 
 enum side { SIDE_LEFT, SIDE_RIGHT };    /* which subsession of the session an entry or a record belongs to */
 enum direction { RIGHTWARD, LEFTWARD };
