@@ -92,8 +92,8 @@ def up(
     if detach:
         return _detached(lambda: Lab(built))
     with Lab(built) as lab:
-        print(f"{topology} is up: {', '.join(lab.state.hosts)}.  Ctrl-C takes it down.")
-        print("In another terminal: dysco-lab status; dysco-lab exec client ...; dysco sessions --at client")
+        print(f"{topology} is up: {', '.join(lab.state.hosts)}.  Ctrl-C takes it down.", flush=True)
+        print("In another terminal: dysco-lab status; dysco-lab exec client ...; dysco sessions --at client", flush=True)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
             signal.pause()
