@@ -103,7 +103,7 @@ INLINE int leave_on_both(struct packet *p, struct scratch *x, struct entry *e, s
 /* When nothing is left to learn the entries take the new translation and the fast path has the session again. */
 INLINE void settle(struct reconfig *r, struct entry *out, struct entry *in, u64 nonce, u32 side)
 {
-	u32 all = RECONFIG_BETA_IN | RECONFIG_BETA_OUT | (r->flags & RECONFIG_TIMESTAMPS ? RECONFIG_TS_OFFSET : 0);
+	u32 all = RECONFIG_BETA_IN | RECONFIG_BETA_OUT | RECONFIG_EDGE | (r->flags & RECONFIG_TIMESTAMPS ? RECONFIG_TS_OFFSET : 0);
 
 	if (r->phase != PHASE_SETTLING || (r->flags & all) != all || !out || !in)
 		return;

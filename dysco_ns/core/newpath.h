@@ -50,6 +50,7 @@ INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, 
 	r->old_window = in->seen.window;
 	r->ack_delivered = in->seen.ack;
 	r->window_delivered = in->seen.window;
+	r->edge_delivered = in->seen.ack + (in->seen.window << (r->known_scale & 15));
 }
 
 /* The same clock on both paths, unless a proxy with a clock of its own leaves: then the offset must be measured. */

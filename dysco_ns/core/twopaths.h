@@ -191,6 +191,32 @@ struct in_plan {
 	u32 ready_now, first_now, drained_now;
 };
 
+/* A window that was offered is not taken back, though the host that offered it may have left: Linux sends bare
+ * acknowledgments from the edge of a window that has shrunk, the peer drops them as old, and if both sides do so
+ * neither hears the other again.  What overshoots the real window is TCP's to repair. */
+INLINE void window_keep(struct in_plan *plan, struct reconfig *r)
+{
+	u32 scale = r->known_scale & 15, edge = plan->ack + (plan->window << scale);
+
+	if (!seq_before(edge, r->edge_delivered)) {
+		r->edge_delivered = edge;
+		return;
+	}
+	u32 window = (r->edge_delivered - plan->ack + (1u << scale) - 1) >> scale;
+	plan->window = window > 65535 ? 65535 : window;
+}
+
+/* Whether the far end host itself offers what has been promised to the sender here. */
+INLINE void window_judge(const struct in_plan *plan, struct reconfig *r)
+{
+	u32 edge = plan->ack + (plan->window << (r->known_scale & 15));
+
+	if (seq_before(edge, r->edge_delivered))
+		r->flags &= ~(u32)RECONFIG_EDGE;
+	else
+		r->flags |= RECONFIG_EDGE;
+}
+
 /* What is delivered never acknowledges less than what was delivered before: a stack drops segments whose
  * acknowledgment is older than a window (RFC 5961 5.2), and the old path's stay at the cutoff while the new path's
  * advance. */
@@ -203,6 +229,7 @@ INLINE void ack_deliver(struct in_plan *plan, struct reconfig *r)
 		r->ack_delivered = plan->ack;
 		r->window_delivered = plan->window;
 	}
+	window_keep(plan, r);
 }
 
 INLINE void plan_in_old(struct in_plan *plan, struct reconfig *r, const struct segment *s, u64 now)
@@ -274,6 +301,7 @@ INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct s
 	plan->sack_delta = r->beta_out;
 	if (s->flags & TCP_ACK) {
 		plan_in_new_ack(plan, r, s, r->known_scale);
+		window_judge(plan, r);
 		ack_deliver(plan, r);
 	}
 	plan->drained_now = drained_check(r, now);

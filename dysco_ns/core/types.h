@@ -170,6 +170,7 @@ enum reconfig_flag {
 	RECONFIG_SPLICED = 512,     /* a spliced proxy leaves: clocks differ */
 	RECONFIG_PEER_DRAINED = 1024,
 	RECONFIG_FIRST_BYTE = 4096,
+	RECONFIG_EDGE = 32768,      /* the other end host offers at least the window that was delivered */
 	RECONFIG_RIGHT_OF = 16384,  /* left anchor: right_anchor still names the last middlebox to leave */
 	RECONFIG_SYN_ACK = 8192,    /* left anchor: the new path's SYN-ACK has come */
 };
@@ -219,6 +220,7 @@ struct reconfig {
 	u32 ts_old_seen;        /* last TSval that came on the old path, untranslated */
 	u32 old_window;         /* last window field delivered from the old path */
 	u32 ack_delivered, window_delivered;    /* the furthest acknowledgment delivered from either path */
+	u32 edge_delivered;     /* the furthest right edge of a window delivered: it never moves back */
 	u32 chain_length;
 	be32 chain[MAX_MIDDLEBOXES];    /* middleboxes of the new path */
 	u64 lock_ns, ready_ns, first_byte_ns, drained_ns;
