@@ -48,6 +48,7 @@ INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, 
 	r->old_rcvd_acked = out->seen.ack;
 	r->old_sent_acked = in->seen.ack;
 	r->old_window = in->seen.window;
+	r->expected = out->seen.ack;
 	r->ack_delivered = in->seen.ack;
 	r->window_delivered = in->seen.window;
 	r->edge_delivered = in->seen.ack + (in->seen.window << (r->known_scale & 15));

@@ -168,8 +168,10 @@ INLINE void plan_sequence(struct out_plan *plan, const struct reconfig *r, const
 INLINE void plan_out(struct out_plan *plan, struct reconfig *r, const struct segment *s, u32 high, u64 now)
 {
 	plan->old = plan->new = 0;
-	if (s->flags & TCP_ACK)
+	if (s->flags & TCP_ACK) {
 		old_rcvd_raise(r, s->ack);
+		r->expected = seq_max(r->expected, s->ack);
+	}
 	plan_data(plan, r, s, high);
 	plan_ack(plan, r, s);
 	plan_numbers(plan, r, s, r->own_scale);
@@ -232,6 +234,14 @@ INLINE void ack_deliver(struct in_plan *plan, struct reconfig *r)
 	window_keep(plan, r);
 }
 
+/* A bare acknowledgment says on each path what that path sends next; the stack, which hears both, drops one that is
+ * behind what it has received.  It gets the number that it expects.  (One less is a probe, which wants an answer.) */
+INLINE void bare_ack_place(struct in_plan *plan, const struct reconfig *r, const struct segment *s)
+{
+	if (!s->length && !(s->flags & TCP_RST) && seq_before(plan->seq, r->expected - 1))
+		plan->seq = r->expected;
+}
+
 INLINE void plan_in_old(struct in_plan *plan, struct reconfig *r, const struct segment *s, u64 now)
 {
 	u32 end = plan->seq + s->length;
@@ -247,6 +257,7 @@ INLINE void plan_in_old(struct in_plan *plan, struct reconfig *r, const struct s
 	plan->answer_ack = r->old_rcvd_acked;
 	plan->drop = plan->answer || r->phase >= PHASE_SETTLING;
 	timestamps_in_old(r, s, &plan->tsval);
+	bare_ack_place(plan, r, s);
 	plan->drained_now = drained_check(r, now);
 }
 
@@ -298,6 +309,7 @@ INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct s
 	} else if (s->length) {
 		plan->drop = 1; /* no way to place it: without timestamps the beta must come in a message first */
 	}
+	bare_ack_place(plan, r, s);
 	plan->sack_delta = r->beta_out;
 	if (s->flags & TCP_ACK) {
 		plan_in_new_ack(plan, r, s, r->known_scale);

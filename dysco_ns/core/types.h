@@ -220,6 +220,7 @@ struct reconfig {
 	u32 ts_old_seen;        /* last TSval that came on the old path, untranslated */
 	u32 old_window;         /* last window field delivered from the old path */
 	u32 ack_delivered, window_delivered;    /* the furthest acknowledgment delivered from either path */
+	u32 expected;           /* highest acknowledgment that the local side has sent: what it expects next */
 	u32 edge_delivered;     /* the furthest right edge of a window delivered: it never moves back */
 	u32 chain_length;
 	be32 chain[MAX_MIDDLEBOXES];    /* middleboxes of the new path */
