@@ -100,6 +100,11 @@ def remove_bpffs() -> None:
         subprocess.run(["umount", str(BPFFS)], check=True, capture_output=True)
 
 
+def policies_path(namespace: int) -> Path:
+    """Where the agent of a namespace keeps its policies for the one that starts after it."""
+    return RUN / f"{namespace}.policies"
+
+
 def log_path(namespace: int) -> Path:
     """Where an agent that was started for others writes what goes wrong."""
     return RUN / f"{namespace}.log"

@@ -18,7 +18,7 @@ from dysco_ns.ebpf.libbpf import lib
 from dysco_ns.ebpf.loader import Programs
 from dysco_ns.netns import Interface
 
-CONFIG_SIGN = 1
+CONFIG_SIGN, CONFIG_EVENTS = 1, 2
 FIRST_PORT, PORTS = 20000, 6384  # subsessions; control sessions use as many above: all below the ephemeral range
 PACKET_BYTES = 320
 ETHERTYPE = b"\x08\x00"
@@ -58,17 +58,22 @@ class Core:
 
     # ---- configuration ----
 
-    def configure(self, interfaces: list[Interface], sign: bool, policy_slots: int) -> None:
+    def configure(
+        self, interfaces: list[Interface], *, sign: bool, events: bool, policy_slots: int, linger_s: float, idle_s: float
+    ) -> None:
+        """Writes struct config; `events`: somebody listens to all of them."""
         self.interfaces = interfaces
         self.programs.map("config_table").put(
             0,
             {
                 "layout_version": 1,
-                "flags": CONFIG_SIGN if sign else 0,
+                "flags": (CONFIG_SIGN if sign else 0) | (CONFIG_EVENTS if events else 0),
                 "first_port": FIRST_PORT,
                 "ports": PORTS,
                 "policy_slots": policy_slots,
                 "interface_count": len(interfaces),
+                "linger_ns": int(linger_s * 1e9),
+                "idle_ns": int(idle_s * 1e9),
                 "interfaces": [{"ifindex": i.index, "address": i.address} for i in interfaces],
             },
         )

@@ -15,7 +15,6 @@ from typing import Any
 from dysco_ns import netns
 from dysco_ns.agent import requests
 from dysco_ns.agent.core import Core, Event, address_of_value
-from dysco_ns.agent.expiry import SCAN_S, Expiry, is_over
 from dysco_ns.agent.hops import Hops
 from dysco_ns.agent.keys import hmac_states
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, Leader, Outcome
@@ -27,8 +26,11 @@ from dysco_ns.ebpf.loader import Programs, remove
 LINE_BYTES = 1 << 20
 HOPS_S = 1.0
 READ_S = 0.25
+EXPIRE_S, IDLE_SCAN_S = 5.0, 30.0
 CLOSE_AGAIN_S, CLOSE_UNTIL_S = 0.2, 10.0
 EVENT_BACKLOG = 20000
+LINGER_S = 60.0
+IDLE_S = 2 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Settings:
     name: str
     key: bytes | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+    idle_s: float = IDLE_S
 
 
 class Daemon:
@@ -50,9 +53,8 @@ class Daemon:
         self.socket_path = netns.socket_path(self.namespace)
         self.core = Core(Programs(self.pins, btf=btf))
         self.interfaces = netns.interfaces()
-        self.policies = Policies(self.core, settings.names, self._configure)
+        self.policies = Policies(self.core, settings.names, self._configure, netns.policies_path(self.namespace))
         self.leader = Leader(self.core, self._outcome)
-        self.expiry = Expiry(lambda nonce: self.core.command("forget", nonce=nonce))
         self.hops = Hops(self.core)
         self.listeners: set[asyncio.Queue[dict[str, Any]]] = set()
         self._poke = asyncio.Event()  # something may be due sooner than the timers think
@@ -64,21 +66,28 @@ class Daemon:
         """Puts the data path on every interface: from here on it works without us."""
         if self.settings.key:
             self.core.set_key(0, hmac_states(self.settings.key))
-        self._configure(len(self.policies.policies))
+        self._configure(0)
+        self.policies.restore()
         for interface in self.interfaces:
             self.core.programs.attach(interface.index)
         self.hops.prepare(self.settings.names.values())
         self._take_over()
 
     def _configure(self, policy_slots: int) -> None:
-        self.core.configure(self.interfaces, bool(self.settings.key), policy_slots)
+        self._policy_slots = policy_slots
+        self.core.configure(
+            self.interfaces,
+            sign=bool(self.settings.key),
+            events=bool(self.listeners),
+            policy_slots=policy_slots,
+            linger_s=LINGER_S,
+            idle_s=self.settings.idle_s,
+        )
 
     def _take_over(self) -> None:
         """Picks up what an earlier daemon of this namespace left in the tables."""
         now = time.monotonic()
-        for nonce, s in self.core.sessions():
-            if is_over(s["flags"]):
-                self.expiry.over(nonce, now)
+        for nonce, _ in self.core.sessions():
             record = self.core.record(nonce, 1)
             if record and record["phase"] < 4:
                 self.leader.resume(nonce, record, now)
@@ -127,15 +136,14 @@ class Daemon:
             await asyncio.sleep(READ_S)
 
     async def _chores(self) -> None:
-        scan_at = 0.0
+        expire_at = idle_at = 0.0
         while True:
             now = time.monotonic()
-            self.expiry.tick(now)
             await asyncio.to_thread(self.hops.refresh)  # pyroute2 runs a loop of its own
-            if now >= scan_at:
-                packets = {entry["nonce"]: entry["packets"] for _, entry in self.core.egress_map.items()}
-                self.expiry.scan(packets, now)
-                scan_at = now + SCAN_S
+            if now >= expire_at:
+                self.core.command("expire", side=int(now >= idle_at))
+                expire_at = now + EXPIRE_S
+                idle_at = now + IDLE_SCAN_S if now >= idle_at else idle_at
             await asyncio.sleep(HOPS_S)
 
     # ---- events ----
@@ -144,10 +152,6 @@ class Daemon:
         now = time.monotonic()
         self.leader.handle(event, now)
         self._poke.set()
-        if event.kind in ("session_rst", "session_fin", "left_chain"):
-            s = self.core.session(event.nonce)
-            if s and is_over(s["flags"]):
-                self.expiry.over(event.nonce, now)
         if event.kind == "trigger":
             self.reconfigure(event.nonce, {"right_anchor": address_of_value(event.value), "flags": CONTROL_RIGHT_OF})
         elif event.kind == "left_chain":
@@ -169,7 +173,6 @@ class Daemon:
         for session in (nonce, right["peer"] if right else 0):
             if session:
                 self._close_socket(session, CLOSE_AGAIN_S)
-                self.expiry.over(session, time.monotonic())
 
     def _close_socket(self, session: int, again_s: float) -> None:
         """Gives a socket its end of file, and again until it has answered with its own or the time is over."""
@@ -206,6 +209,7 @@ class Daemon:
     async def _stream(self, writer: asyncio.StreamWriter) -> None:
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.listeners.add(queue)
+        self._configure(self._policy_slots)  # the core tells everything from now on
         try:
             writer.write(b'{"ok": true}\n')
             while True:
@@ -216,6 +220,7 @@ class Daemon:
                 await writer.drain()
         finally:
             self.listeners.discard(queue)
+            self._configure(self._policy_slots)
 
 
 def run_here(settings: Settings, btf: Btf | None = None, ready: Any = None) -> None:
@@ -229,4 +234,5 @@ def forget_namespace(namespace: int) -> None:
     """Removes the programs, maps, socket and log that an agent of this namespace left.  May run twice."""
     remove(netns.BPFFS / str(namespace))
     netns.socket_path(namespace).unlink(missing_ok=True)
+    netns.policies_path(namespace).unlink(missing_ok=True)
     netns.log_path(namespace).unlink(missing_ok=True)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from dysco_ns.agent.filters import BadFilter, compile_filter
@@ -49,8 +51,8 @@ def resolve(host: str, names: Mapping[str, str]) -> str:
 class Policies:
     """Kept here in order, and in the core's table; existing sessions keep their chain."""
 
-    def __init__(self, table: PolicyTable, names: Mapping[str, str], on_change: Any) -> None:
-        self._table, self._names, self._on_change = table, names, on_change
+    def __init__(self, table: PolicyTable, names: Mapping[str, str], on_change: Any, path: Path) -> None:
+        self._table, self._names, self._on_change, self._path = table, names, on_change, path
         self.policies: list[Policy] = []
         self._next_id = 1
 
@@ -75,6 +77,15 @@ class Policies:
         policy = Policy(self._next_id, str(request["filter"]), chain, how, insns)
         self._next_id += 1
         return policy
+
+    def restore(self) -> None:
+        """Puts into force what an earlier daemon of this namespace has kept."""
+        if not self._path.exists():
+            return
+        kept = json.loads(self._path.read_text())
+        self.policies = [replace(self.make(request), id=request["id"]) for request in kept]
+        self._next_id = 1 + max((p.id for p in self.policies), default=0)
+        self._write()
 
     def add(self, request: Mapping[str, Any]) -> int:
         policy = self.make(request)
@@ -120,5 +131,6 @@ class Policies:
                 self._table.set_policy(slot, {})
         self._written = len(self.policies)
         self._on_change(len(self.policies))
+        self._path.write_text(json.dumps([p.as_json() for p in self.policies]))
 
     _written = 0

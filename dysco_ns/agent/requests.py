@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from dysco_ns.agent import view
 from dysco_ns.agent.core import new_txid
-from dysco_ns.agent.expiry import is_over
 from dysco_ns.agent.filters import BadFilter, Matcher
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, REASONS, RETRY_HELPS, Outcome
 from dysco_ns.agent.policies import BadPolicy, resolve
@@ -127,7 +126,7 @@ def _selected(daemon: Daemon, request: Json) -> list[int]:
         s = daemon.core.session(nonce)
         if not s:
             raise Refused(f"no session {request['session']} here (`dysco sessions` lists them)")
-        if is_over(s["flags"]):
+        if s["over_ns"]:
             raise Refused(f"session {request['session']} is over")
         return [nonce]
     matches = Matcher(str(request["match"])) if "match" in request else None
@@ -136,7 +135,7 @@ def _selected(daemon: Daemon, request: Json) -> list[int]:
     found = []
     for nonce, s in daemon.core.sessions():
         t = s["right_tuple"]
-        if is_over(s["flags"]) or not s["right_sub"]["dport"]:
+        if s["over_ns"] or not s["right_sub"]["dport"]:
             continue
         packed = socket.inet_aton(t["src"]), socket.inet_aton(t["dst"]), t["sport"], t["dport"]
         if not matches or matches(*packed):

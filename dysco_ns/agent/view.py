@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from dysco_ns.agent.core import Core
-from dysco_ns.agent.expiry import is_over
 
 SCHEMA = 1
 FIRST, LAST, SPLICED, LEFT_CHAIN = 1, 2, 4, 8
@@ -64,7 +63,7 @@ def describe(core: Core, nonce: int, s: dict[str, Any]) -> dict[str, Any]:
     flags = s["flags"]
     record = core.record(nonce, 1) or core.record(nonce, 0)
     established = bool(s["offer"][1]["has"])
-    state = "over" if is_over(flags) else "established" if established else "opening"
+    state = "over" if s["over_ns"] else "established" if established else "opening"
     if record and record["phase"] < 5 and state == "established":
         state = f"reconfiguring: {PHASES[record['phase']]}"
     return {

@@ -4,6 +4,7 @@
  */
 #ifndef DYSCO_COMMAND_H
 #define DYSCO_COMMAND_H
+#include "expiry.h"
 #include "release.h"
 
 /* Starts the control message about a reconfiguration that this agent leads. */
@@ -251,6 +252,7 @@ INLINE u32 command_run(struct packet *p)
 	case COMMAND_CLOSE: return command_close(p, x, c);
 	case COMMAND_FORGET: return session_forget(port_session(&nonce), nonce) ? REFUSED_NO_SESSION : REFUSED_NOT;
 	case COMMAND_FORGET_RECORD: return command_forget_attempt(c);
+	case COMMAND_EXPIRE: return expire(x, config, c->side);
 	}
 	return REFUSED_BAD_STATE;
 }

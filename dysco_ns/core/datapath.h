@@ -131,6 +131,7 @@ INLINE void edge_note(struct segment *s, struct entry *e, u32 way)
 	u32 flag = s->flags & TCP_RST ? SESSION_RST : way == RIGHTWARD ? SESSION_FIN_RIGHTWARD : SESSION_FIN_LEFTWARD;
 	if (s->flags & (TCP_FIN | TCP_RST) && !(session->flags & flag)) {
 		session->flags |= flag;
+		session_over(session);
 		tell(s->flags & TCP_RST ? EVENT_SESSION_RST : EVENT_SESSION_FIN, nonce, 0, way, e->side);
 	}
 }

@@ -69,11 +69,10 @@ enum { CONTROL_BYTES = 52 };
 
 struct tlv_reconfiguration {
 	u8 type, length;
-	u8 window_scale, has;           /* of the session's offer at the left anchor */
-	be32 txid;
-	u8 handle[8];
+	u8 window_scale;                /* of the session's offer at the left anchor */
+	u8 txid[4], handle[8];
 };
-_Static_assert(sizeof(struct tlv_reconfiguration) == 16, "tlv_reconfiguration");
+_Static_assert(sizeof(struct setup_message) + sizeof(struct tlv_reconfiguration) == 55, "one SHA-256 block");
 
 /* HMAC-SHA256 of x->message[0..length) with `key`; the digest is left in x->sha.state.  The states after the two pad
  * blocks are prepared by the daemon, which saves two of five compressions. */

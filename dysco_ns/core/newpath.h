@@ -94,10 +94,9 @@ INLINE void new_path_message(struct scratch *x, const struct session *s, const s
 	x->message[at] = TLV_RECONFIGURATION;
 	x->message[at + 1] = sizeof(struct tlv_reconfiguration);
 	x->message[at + 2] = s->offer[RIGHTWARD].window_scale;
-	x->message[at + 3] = s->offer[RIGHTWARD].has;
-	store32(&x->message[at + 4], r->txid);
-	store32(&x->message[at + 8], be32_of((u32)r->handle));
-	store32(&x->message[at + 12], be32_of((u32)(r->handle >> 32)));
+	store32(&x->message[at + 3], r->txid);
+	store32(&x->message[at + 7], be32_of((u32)r->handle));
+	store32(&x->message[at + 11], be32_of((u32)(r->handle >> 32)));
 	x->message_length = at + sizeof(struct tlv_reconfiguration);
 }
 

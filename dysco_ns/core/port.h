@@ -11,6 +11,8 @@
  *            port_gso_size(p)              payload bytes per wire segment of a super-packet, 0: ordinary
  *   tables   port_egress, port_ingress, port_session, port_reconfig (find by key); port_put_* ; port_drop_*
  *            port_config, port_policy(i), port_key(i), port_next_hop_at(i), port_scratch, port_tag, port_put_tag
+ *            port_each_session(step)       calls step(table, nonce, session, 0) until it answers non-zero;
+ *                                          the step may drop its session
  *   world    port_now() ns, port_random(), port_sum(from, n, seed)
  *            port_route(p, address)        index of the next hop, 0: no route
  *            port_loop(n, step, context)   calls step(i, context) up to n times, until it answers non-zero

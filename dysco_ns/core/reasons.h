@@ -81,19 +81,21 @@ enum event_kind {
 	EVENTS
 };
 
-/* Whether the daemon has something to do about it now. */
-static inline __attribute__((always_inline)) int event_needs_answer(__u32 kind)
+/* What the daemon does about an event: nothing (it is told while somebody listens), something, something at once. */
+enum urgency { FOR_LISTENERS, FOR_DAEMON, AT_ONCE };
+static inline __attribute__((always_inline)) int event_urgency(__u32 kind)
 {
 	switch (kind) {
+	case EVENT_SETTLED: return FOR_DAEMON;
 	case EVENT_LOCK_REFUSED:
 	case EVENT_NEW_PATH_READY:
 	case EVENT_DRAINED:
 	case EVENT_OLD_PATH_GONE:
 	case EVENT_LEFT_CHAIN:
 	case EVENT_TRIGGER:
-	case EVENT_CANCELLED: return 1;
+	case EVENT_CANCELLED: return AT_ONCE;
 	}
-	return 0;
+	return FOR_LISTENERS;
 }
 
 struct event {

@@ -154,6 +154,8 @@ INLINE void leave_chain(struct session *left, struct session *right, u64 nonce, 
 	entry_bury(port_egress(&key));
 	left->flags |= SESSION_LEFT_CHAIN;
 	right->flags |= SESSION_LEFT_CHAIN;
+	session_over(left);
+	session_over(right);
 	tell(EVENT_LEFT_CHAIN, nonce, txid, 0, SIDE_RIGHT);
 }
 

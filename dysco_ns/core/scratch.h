@@ -48,8 +48,14 @@ struct setup_lists {
 	u32 chain_length;
 	be32 chain[MAX_MIDDLEBOXES];
 	u32 reconfiguration;    /* non-zero: the SYN makes a new path; the fields below hold */
-	u32 txid, window_scale, has;
+	u32 txid, window_scale;
 	u64 handle;
+};
+
+/* A pass over the session table, expiry.h. */
+struct expiry_pass {
+	u64 now, linger_ns, idle_ns;    /* idle_ns 0: do not look for silent sessions */
+	u64 forgotten;
 };
 
 struct scratch {
@@ -69,6 +75,7 @@ struct scratch {
 	u8 view[128];           /* what a policy's filter sees */
 	u32 view_length;
 	struct filter_machine machine;
+	struct expiry_pass expiry;
 };
 enum { FRAME_IP = 16, FRAME_TCP = FRAME_IP + 20 };
 

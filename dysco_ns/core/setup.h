@@ -11,19 +11,38 @@
 #include "message.h"
 #include "session.h"
 
-enum { PORT_TRIES = 16, SETUP_LISTS = 4 };
+enum { PORT_TRIES = 16, SETUP_LISTS = 4, REUSE_NS = 1000000000 };
 
 /* ---- a SYN leaves ---- */
 
-/* Chooses a source port for a subsession to `to->dst`; a tuple in use is never taken.  < 0: none free. */
+/* Whether nothing uses this tuple: a session that has been over for a second makes room, though it lingers. */
+INLINE int subsession_free(const struct five_tuple *to)
+{
+	struct five_tuple back = reversed(to);
+	struct entry *e = port_ingress(&back);
+
+	if (!e)
+		return 1;
+	u64 nonce = e->nonce;
+	struct session *s = port_session(&nonce);
+	if (!s || !s->over_ns || port_now() - s->over_ns < REUSE_NS)
+		return 0;
+	session_forget(s, nonce);
+	return !port_ingress(&back);
+}
+
+/* Chooses a source port for a subsession to `to->dst`; a tuple in use is never taken.  The destination port stays the
+ * session's, for firewalls on the way, until the source ports run out.  < 0: none free. */
 INLINE int subsession_port(const struct config *config, struct five_tuple *to)
 {
-	u32 first = port_random(), ports = config->ports;
+	u32 ports = config->ports;
 
 	for (u32 i = 0; i < PORT_TRIES && ports; i++) {
-		to->sport = be16_of(config->first_port + (first + i) % ports);
-		struct five_tuple back = reversed(to);
-		if (!port_ingress(&back))
+		u32 random = port_random();
+		to->sport = be16_of(config->first_port + random % ports);
+		if (i >= PORT_TRIES / 2)
+			to->dport = be16_of(config->first_port + (random >> 16) % ports);
+		if (subsession_free(to))
 			return 0;
 	}
 	port_count(COUNT_DROP_NO_PORT);
@@ -230,10 +249,9 @@ NOINLINE int setup_message_lists(u32 length)
 				return -1;
 			l->reconfiguration = 1;
 			l->window_scale = x->message[(at + 2) & 255];
-			l->has = x->message[(at + 3) & 255];
-			l->txid = load32(&x->message[(at + 4) & 255]);
-			l->handle = (u64)be32_of(load32(&x->message[(at + 12) & 255])) << 32 |
-				    be32_of(load32(&x->message[(at + 8) & 255]));
+			l->txid = load32(&x->message[(at + 3) & 255]);
+			l->handle = (u64)be32_of(load32(&x->message[(at + 11) & 255])) << 32 |
+				    be32_of(load32(&x->message[(at + 7) & 255]));
 		} else if (type & TLV_MUST_UNDERSTAND) {
 			return -1;
 		}

@@ -147,6 +147,8 @@ struct session {
 	struct five_tuple request_from; /* as the request arrived: the answer goes back there */
 	u32 leg_delta[2];               /* by side: what a former anchor goes on adding to arriving sequence numbers */
 	u64 created_ns;
+	u64 over_ns;                    /* when it ended; 0: it lives */
+	u64 idle_since_ns, idle_packets;
 };
 
 enum phase {                    /* of a reconfiguration at an anchor */
@@ -240,6 +242,7 @@ enum command_kind {
 	COMMAND_CLOSE,          /* this middlebox has left: give the local socket a FIN */
 	COMMAND_FORGET,         /* drop the session and all its entries */
 	COMMAND_FORGET_RECORD,  /* drop a record that is done, and the old path's tombstone */
+	COMMAND_EXPIRE,         /* drop what has been over for long; `side` non-zero: find silent sessions too */
 	COMMANDS
 };
 
@@ -264,7 +267,10 @@ struct interface {
 	be32 address;
 };
 
-enum config_flag { CONFIG_SIGN = 1 };
+enum config_flag {
+	CONFIG_SIGN = 1,
+	CONFIG_EVENTS = 2,      /* somebody listens: tell what happens, not only what needs the daemon */
+};
 
 struct config {
 	u32 layout_version;
@@ -274,6 +280,7 @@ struct config {
 	u32 policy_slots;       /* slots in use, from the first */
 	u32 interface_count;
 	u32 spare;
+	u64 linger_ns, idle_ns; /* how long a session that is over is kept, and how long a silent one */
 	struct interface interfaces[MAX_INTERFACES];
 };
 

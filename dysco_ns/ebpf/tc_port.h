@@ -83,6 +83,11 @@ INLINE void port_drop_ingress(const struct five_tuple *key) { bpf_map_delete_ele
 INLINE void port_drop_session(const u64 *nonce) { bpf_map_delete_elem(&session_table, nonce); }
 INLINE void port_drop_reconfig(const struct reconfig_key *key) { bpf_map_delete_elem(&reconfig_table, key); }
 
+INLINE void port_each_session(long (*step)(void *, u64 *, struct session *, void *))
+{
+	bpf_for_each_map_elem(&session_table, step, 0, 0);
+}
+
 INLINE struct config *port_config(void)
 {
 	u32 zero = 0;
@@ -137,7 +142,7 @@ INLINE void port_count(u32 counter)
  * middleboxes +170 us): only for events to which it must answer.  It reads the others by the way. */
 INLINE void port_event(const struct event *event)
 {
-	u64 wake = event_needs_answer(event->kind) ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+	u64 wake = event_urgency(event->kind) == AT_ONCE ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 
 	if (bpf_ringbuf_output(&event_ring, (void *)event, sizeof(*event), wake))
 		port_count(COUNT_EVENT_LOST);

@@ -59,6 +59,7 @@ def agent_run(
     pid: Annotated[Optional[int], typer.Option(help="a process in the namespace (a container, a Mininet host)")] = None,
     key: Annotated[Optional[Path], typer.Option(help="key file, mode 600: signs and checks all signalling")] = None,
     name: Annotated[str, typer.Option(help="what the agent calls its host")] = "",
+    idle: Annotated[float, typer.Option(help="seconds after which a silent session is forgotten")] = 7200.0,
 ) -> None:
     """Runs the agent of a namespace (default: this one) in the foreground until Ctrl-C."""
     from dysco_ns.agent.daemon import Settings, run_here
@@ -73,7 +74,7 @@ def agent_run(
         secret = read_key(key) if key else None
         if path or pid:
             netns.enter(path or netns.path_of(pid))
-        run_here(Settings(name or f"pid {os.getpid()}", secret), ready=lambda: print("ready", flush=True))
+        run_here(Settings(name or f"pid {os.getpid()}", secret, idle_s=idle), ready=lambda: print("ready", flush=True))
     except (BadKey, LayoutMismatch, LoadFailed, OSError) as error:
         fail(str(error))
 

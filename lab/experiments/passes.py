@@ -105,7 +105,7 @@ def measure(flows: int, rounds: int, seed: int) -> Iterator[tuple[str, float]]:
         core = Core(Programs(netns.BPFFS / str(inode)))
         stats = bpf(BPF_ENABLE_STATS, struct.pack("<I", 0), "switching bpf statistics on")
         try:
-            core.configure([], False, 0)
+            core.configure([], sign=False, events=False, policy_slots=0, linger_s=60, idle_s=0)
             core.programs._programs["empty"] = _empty_program()
             leaving, arriving = _fill(core, flows)
             for _ in range(rounds):

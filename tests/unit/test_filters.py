@@ -20,8 +20,14 @@ class Table:
 
 
 @pytest.fixture
-def policies():
-    return Policies(Table(), {"mb1": "10.0.1.2", "mb2": "10.0.2.2"}, lambda slots: None)
+def make(tmp_path):
+    names = {"mb1": "10.0.1.2", "mb2": "10.0.2.2"}
+    return lambda: Policies(Table(), names, lambda slots: None, tmp_path / "policies")
+
+
+@pytest.fixture
+def policies(make):
+    return make()
 
 
 def matches(expression, src, dst, sport, dport):
@@ -73,3 +79,14 @@ def test_a_batch_is_applied_whole_or_not_at_all(policies):
     assert [p.filter for p in policies.policies] == ["tcp dst port 1"]
     policies.apply([{"filter": "tcp dst port 2"}, {"filter": "tcp dst port 3"}])
     assert [p.filter for p in policies.policies] == ["tcp dst port 2", "tcp dst port 3"]
+
+
+def test_the_next_daemon_finds_the_policies_and_gives_new_ones_new_numbers(make):
+    before = make()
+    before.add({"filter": "tcp dst port 1"})
+    kept = before.add({"filter": "tcp dst port 2", "chain": ["mb1"]})
+    before.remove(1)
+    after = make()
+    after.restore()
+    assert [p.as_json() for p in after.policies] == [p.as_json() for p in before.policies]
+    assert after.add({"filter": "tcp"}) > kept
