@@ -7,6 +7,7 @@
  *            port_load(p, at, to, n), port_store(p, at, from, n)
  *            port_resize(p, n)             cut or extend at the tail
  *            port_checksum(p, pseudo, tcp) add changes to the TCP checksum, partial or not
+ *            port_checksum_at(p, field, change)  the same for a checksum field at hand: the fast path's
  *            port_payload_sum(p, at, n)    one's-complement sum of payload bytes
  *            port_gso_size(p)              payload bytes per wire segment of a super-packet, 0: ordinary
  *   tables   port_egress, port_ingress, port_session, port_reconfig (find by key); port_put_* ; port_drop_*

@@ -128,7 +128,7 @@ INLINE int translate(struct packet *p, struct headers *h, struct entry *e, int a
 			timestamp[1] = moved(timestamp[1], to->tsecr_delta, &change.tcp);
 		}
 	}
-	port_checksum(p, change.pseudo, change.tcp);
+	port_checksum_at(p, &tcp->checksum, &change);
 	return 0;
 }
 
