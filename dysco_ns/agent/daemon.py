@@ -170,9 +170,8 @@ class Daemon:
     def _close_sockets(self, nonce: int) -> None:
         """Both sockets of a proxy that has left read end of file now."""
         right = self.core.session(nonce)
-        for session in (nonce, right["peer"] if right else 0):
-            if session:
-                self._close_socket(session, CLOSE_AGAIN_S)
+        for session in (nonce, right["peer"]) if right and right["peer"] else ():
+            self._close_socket(session, CLOSE_AGAIN_S)
 
     def _close_socket(self, session: int, again_s: float) -> None:
         """Gives a socket its end of file, and again until it has answered with its own or the time is over."""

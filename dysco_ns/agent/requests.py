@@ -6,15 +6,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dysco_ns.agent import view
 from dysco_ns.agent.core import new_txid
 from dysco_ns.agent.filters import BadFilter, Matcher
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, REASONS, RETRY_HELPS, Outcome
-from dysco_ns.agent.policies import BadPolicy, resolve
+from dysco_ns.agent.policies import MAX_MIDDLEBOXES, BadPolicy, resolve
 
 if TYPE_CHECKING:
     from dysco_ns.agent.daemon import Daemon
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 AT_ONCE = 16  # reconfigurations that one request keeps under way
 DEFAULT_TIMEOUT_S = 30.0
+RETRIES, RETRY_S = 4, 0.05  # of a request that met another reconfiguration; the pause doubles
+RETRY_BY_ITSELF = {"locked", "busy"}
 
 
 class Refused(Exception):
@@ -143,32 +147,81 @@ def _selected(daemon: Daemon, request: Json) -> list[int]:
     return found
 
 
-def _change(daemon: Daemon, request: Json) -> Json:
-    """The fields of struct command for the change that is asked for."""
+@dataclass(frozen=True)
+class Change:
+    """What becomes of the segment right of an agent: `leaving` must be its right neighbour; `until` names the right
+    anchor where it is not the neighbour (or the one right of who leaves)."""
+
+    chain: list[str]
+    leaving: str | None = None
+    until: str | None = None
+
+    def command(self, s: Json) -> Json:
+        """The fields of struct command for a session.  Refused if the session does not lie as the change assumes."""
+        neighbour = s["right_sub"]["dst"]
+        if self.leaving and self.leaving != neighbour:
+            raise Refused(f"{self.leaving} is not the right neighbour here, {neighbour} is: ask the host left of it (--at)")
+        chain = {"chain": self.chain, "chain_length": len(self.chain)}
+        if self.until or not self.leaving:
+            return {"right_anchor": self.until or neighbour, **chain}
+        return {"right_anchor": self.leaving, "flags": CONTROL_RIGHT_OF, **chain}
+
+
+def _change(daemon: Daemon, request: Json) -> Change:
+    """remove: M | replace: {M: [...]} | insert: [...] right of this agent | chain: [...], until: right anchor."""
     names = daemon.settings.names
+
+    def addresses(hosts: Any) -> list[str]:
+        found = [resolve(str(h), names) for h in hosts]
+        if len(found) > MAX_MIDDLEBOXES or len(set(found)) < len(found):
+            raise Refused(f"a chain has at most {MAX_MIDDLEBOXES} middleboxes, each once")
+        return found
+
     if "remove" in request:
-        return {"right_anchor": resolve(str(request["remove"]), names), "flags": CONTROL_RIGHT_OF}
-    raise Refused("say what to change: remove (insertion and replacement are not there yet)")
+        return Change([], leaving=resolve(str(request["remove"]), names))
+    if "replace" in request:
+        ((old, new),) = request["replace"].items()
+        return Change(addresses(new), leaving=resolve(str(old), names))
+    if "insert" in request:
+        return Change(addresses(request["insert"]))
+    if "chain" in request:
+        return Change(addresses(request["chain"]), until=resolve(str(request["until"]), names))
+    raise Refused("say what to change: remove, replace, insert, or chain and until")
 
 
 async def _reconfigure(daemon: Daemon, request: Json) -> Json:
     nonces, change = _selected(daemon, request), _change(daemon, request)
     gate = asyncio.Semaphore(AT_ONCE)
+    retries = int(request.get("retries", RETRIES))
     timeout = float(request.get("timeout_s", DEFAULT_TIMEOUT_S))
+
+    async def once(nonce: int) -> Outcome:
+        finished: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def end(outcome: Outcome) -> None:
+            if not finished.done():
+                finished.set_result(outcome)
+
+        s = daemon.core.session(nonce)
+        if not s:
+            return Outcome(nonce, "refused", "no_session")
+        try:
+            daemon.reconfigure(nonce, change.command(s), end)
+        except Refused as error:
+            return Outcome(nonce, "refused", str(error))
+        try:
+            return await asyncio.wait_for(finished, timeout)
+        except TimeoutError:
+            return Outcome(nonce, "failed", f"not finished after {timeout:g} s; it goes on")
 
     async def one(nonce: int) -> Outcome:
         async with gate:
-            finished: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-            def end(outcome: Outcome) -> None:
-                if not finished.done():
-                    finished.set_result(outcome)
-
-            daemon.reconfigure(nonce, change, end)
-            try:
-                return await asyncio.wait_for(finished, timeout)
-            except TimeoutError:
-                return Outcome(nonce, "failed", f"not finished after {timeout:g} s; it goes on")
+            for turn in range(retries):
+                outcome = await once(nonce)
+                if outcome.outcome != "refused" or outcome.reason not in RETRY_BY_ITSELF:
+                    return outcome
+                await asyncio.sleep(random.uniform(0.5, 1.5) * RETRY_S * 2**turn)
+            return await once(nonce)
 
     work = [asyncio.create_task(one(nonce)) for nonce in nonces]
     if not request.get("wait", True):

@@ -62,7 +62,7 @@ INLINE u32 command_reconfigure(struct packet *p, struct scratch *x, struct confi
 	r->phase = PHASE_LOCKING;
 	r->flags = RECONFIG_LEFT_ANCHOR | (c->flags & CONTROL_RIGHT_OF ? RECONFIG_RIGHT_OF : 0);
 	r->left_anchor = s->right_sub.src;
-	r->right_anchor = c->right_anchor;
+	r->right_anchor = c->right_anchor ? c->right_anchor : s->right_sub.dst;
 	r->out_key = out_key;
 	r->old_in = old_in;
 	r->new_path = in->path + 1;
@@ -77,7 +77,7 @@ INLINE u32 command_reconfigure(struct packet *p, struct scratch *x, struct confi
 	}
 	out->slow = 1;
 	in->slow = 1;
-	tell(EVENT_LOCK_REQUESTED, nonce, c->txid, c->right_anchor, SIDE_RIGHT);
+	tell(EVENT_LOCK_REQUESTED, nonce, c->txid, r->right_anchor, SIDE_RIGHT);
 	control_start(x, r, nonce, MESSAGE_REQUEST_LOCK);
 	return control_start_send(p, x, config, r);
 }
@@ -104,6 +104,8 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 		if (r->phase >= PHASE_READY || r->flags & RECONFIG_SYN_ACK)
 			return REFUSED_BAD_STATE;
 		type = MESSAGE_CANCEL;
+		if (r->phase == PHASE_HANDSHAKE)
+			new_path_reset(p, x, r);
 	} else if (c->kind == COMMAND_RELEASE) {
 		struct entry *out = port_egress(&r->out_key), *in = port_ingress(&r->old_in);
 		if (r->phase != PHASE_READY || !out || !in)

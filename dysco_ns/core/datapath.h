@@ -110,19 +110,38 @@ INLINE int setup_ingress(struct packet *p)
 		return VERDICT_DROP;
 	}
 	struct five_tuple key = segment_tuple(syn);
-	if (x->lists.reconfiguration && !x->lists.chain_length && port_session(&x->lists.handle))
+	if (x->lists.new_path.txid && !x->lists.chain_length && port_session(&x->lists.new_path.handle))
 		return new_path_accept(p, x, &key);
 	return setup_arrived(p, x, config, &key);
 }
 
+enum { RST_REACH = 1 << 20 };
+
+/* Whether a reset may be the sender's own: anybody can send one.  The stack judges exactly (RFC 5961 3.2), our tables
+ * only need to know whether to believe that the session is over. */
+INLINE int rst_plausible(const struct segment *s, const struct entry *e, int arriving)
+{
+	u32 seq = s->seq + (arriving ? e->to.seq_delta : 0);
+
+	return e->slow || !(e->seen.has & SEEN_SEQ) || seq - e->seen.seq_high + RST_REACH < 2 * RST_REACH;
+}
+
+/* A reset that cancels a new path ends at its right anchor. */
+INLINE int cancels_new_path(const struct segment *s, const struct entry *e, const struct five_tuple *key)
+{
+	struct reconfig *r = e->slow && s->flags & TCP_RST ? record_of(e) : 0;
+
+	return r && r->phase < PHASE_READY && same_tuple(key, &r->new_in);
+}
+
 /* SYN-ACK, FIN and RST change the session's record; then they are translated like any other segment.
  * `way` is the direction in which the segment travels. */
-INLINE void edge_note(struct segment *s, struct entry *e, u32 way)
+INLINE void edge_note(struct segment *s, struct entry *e, u32 way, int arriving)
 {
 	u64 nonce = e->nonce;
 	struct session *session = port_session(&nonce);
 
-	if (!session)
+	if (!session || (s->flags & TCP_RST && !rst_plausible(s, e, arriving)))
 		return;
 	if (s->flags & TCP_SYN && !(session->offer[way & 1].has & OFFER_SEEN)) {
 		session->offer[way & 1] = s->offer;
@@ -143,7 +162,10 @@ INLINE int edge(struct packet *p, struct entry *e, u32 way, int arriving)
 	if (!x || !e || segment_read(p))
 		return VERDICT_DROP;
 	struct segment *s = &x->segment;
-	edge_note(s, e, way);
+	struct five_tuple key = segment_tuple(s);
+	if (arriving && cancels_new_path(s, e, &key))
+		return VERDICT_DROP;
+	edge_note(s, e, way, arriving);
 	if (e->slow && !(s->flags & TCP_SYN && !arriving))
 		return arriving ? NEXT_ANCHOR_INGRESS : NEXT_ANCHOR_EGRESS;
 	if (arriving) {

@@ -43,10 +43,47 @@ INLINE int lock_take(struct session *s, u32 txid, be32 requestor)
 		return -1;
 	if (s->lock == UNLOCKED && __sync_val_compare_and_swap(&s->lock, UNLOCKED, LOCK_PENDING) != UNLOCKED)
 		return -1;
+	if (s->held.txid == txid)
+		s->held.txid = 0;
 	s->txid = txid;
 	s->requestor = requestor;
 	s->lock_until_ns = port_now() + LOCK_LEASE_NS;
 	return 0;
+}
+
+/* A request meets the lock of another: it waits if that one is pending.  One can wait; others may try again. */
+INLINE int lock_hold(struct session *s, const struct control_message *m, const struct five_tuple *from)
+{
+	if (s->lock != LOCK_PENDING || (s->held.txid && s->held.txid != be32_of(m->txid)))
+		return -1;
+	s->held.nonce = m->header.nonce;
+	s->held.left_anchor = m->left_anchor;
+	s->held.right_anchor = m->right_anchor;
+	s->held.from = *from;
+	s->held.txid = be32_of(m->txid);
+	return 0;
+}
+
+/* The packet in hand becomes the refusal of the request that has waited, and leaves. */
+NOINLINE int held_refuse(struct packet *p, u64 nonce)
+{
+	struct scratch *x = port_scratch();
+	struct session *s = port_session(&nonce);
+
+	if (!x || !s || !p)
+		return VERDICT_DROP;
+	struct control_message *m = control_message(x);
+	__builtin_memset(m, 0, sizeof(*m));
+	m->header.type = MESSAGE_NACK_LOCK;
+	m->header.nonce = s->held.nonce;
+	m->txid = be32_of(s->held.txid);
+	m->left_anchor = s->held.left_anchor;
+	m->right_anchor = s->held.right_anchor;
+	m->reason = REFUSED_LOCKED;
+	struct five_tuple back = reversed(&s->held.from);
+	x->control_to = back;
+	s->held.txid = 0;
+	return control_leave(p);
 }
 
 /* This agent is the right anchor: its record of the reconfiguration.  Returns enum refusal. */
@@ -149,8 +186,11 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_SESSION_OVER);
 	if (next != s && !splice_compatible(s, next))
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_OPTIONS);
-	if (lock_take(next, txid, m->left_anchor))
+	if (lock_take(next, txid, m->left_anchor)) {
+		if (!lock_hold(next, m, key))
+			return VERDICT_DROP;
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_LOCKED);
+	}
 	next->request_from = *key;
 	name_right_anchor(config, m, next);
 	gather_rightward(m, s);
@@ -177,8 +217,13 @@ INLINE int lock_answer_passes(struct packet *p, struct scratch *x, struct sessio
 		gather_leftward(m, s);
 	if (s->flags & SESSION_SPLICED)
 		m->header.nonce = s->peer;
-	struct five_tuple back = reversed(&s->request_from);
-	return control_send(p, x, &back);
+	x->control_to = reversed(&s->request_from);
+	if (!s->held.txid)
+		return control_leave(p);
+	u32 hop = control_write(p);
+	if (hop)
+		port_send_copy(p, hop);
+	return held_refuse(p, nonce);
 }
 
 /* ackLock or nackLock has arrived from the right. */
@@ -201,13 +246,19 @@ INLINE int lock_answered(struct packet *p, struct scratch *x, struct config *con
 		port_count(COUNT_DROP_STALE_TXID);
 		return VERDICT_DROP;
 	}
-	if (granted)
-		return new_path_start(p, x, config, s, nonce, r);
+	if (granted) {
+		u32 hop = new_path_start(p, x, config, s, nonce, r);
+		if (!s->held.txid)
+			return hop ? port_redirect(p, hop) : VERDICT_DROP;
+		if (hop)
+			port_send_copy(p, hop);
+		return held_refuse(p, nonce);
+	}
 	entry_set_slow(&r->out_key, &r->old_in, 0);
 	port_drop_reconfig(&record);
 	s->lock = UNLOCKED;
 	tell(EVENT_LOCK_REFUSED, nonce, be32_of(m->txid), m->reason, SIDE_RIGHT);
-	return VERDICT_DROP;
+	return s->held.txid ? held_refuse(p, nonce) : VERDICT_DROP;
 }
 
 #endif

@@ -71,33 +71,19 @@ INLINE int new_path_entry(struct scratch *x, struct reconfig *r, u64 nonce, u32 
 	return port_put_ingress(&arriving, e);
 }
 
-/* The set-up message of the new path's SYN: the old one's fields, then the reconfiguration. */
+/* The set-up message of the new path's SYN.  The list of what comes after its receiver ends with the right anchor. */
 INLINE void new_path_message(struct scratch *x, const struct session *s, const struct reconfig *r, u64 nonce)
 {
-	struct setup_message *m = (struct setup_message *)x->message;
-	u32 others = r->chain_length ? r->chain_length - 1 : 0, at = sizeof(*m);
+	struct setup_lists *l = &x->lists;
+	struct five_tuple subsession = reversed(&r->new_in);
 
-	m->header.type = MESSAGE_SETUP;
-	m->header.nonce = nonce;
-	m->session = r->out_key;
-	m->subsession = reversed(&r->new_in);
-	if (others) {
-		x->message[at] = TLV_CHAIN;
-		x->message[at + 1] = (u8)(2 + 4 * others);
-		for (u32 i = 0; i < MAX_MIDDLEBOXES - 1; i++)
-			if (i < others)
-				__builtin_memcpy(&x->message[at + 2 + 4 * i], &r->chain[i + 1], 4);
-		at += 2 + 4 * others;
-	}
-	KEEP(at);
-	at &= 127;
-	x->message[at] = TLV_RECONFIGURATION;
-	x->message[at + 1] = sizeof(struct tlv_reconfiguration);
-	x->message[at + 2] = s->offer[RIGHTWARD].window_scale;
-	store32(&x->message[at + 3], r->txid);
-	store32(&x->message[at + 7], be32_of((u32)r->handle));
-	store32(&x->message[at + 11], be32_of((u32)(r->handle >> 32)));
-	x->message_length = at + sizeof(struct tlv_reconfiguration);
+	l->chain_length = r->chain_length;
+	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
+		l->chain[i] = i + 1 < r->chain_length ? r->chain[(i + 1) & (MAX_MIDDLEBOXES - 1)] : r->right_anchor;
+	l->new_path.handle = r->handle;
+	l->new_path.txid = r->txid;
+	l->new_path.window_scale = s->offer[RIGHTWARD].window_scale;
+	setup_message_write(x, nonce, &r->out_key, &subsession);
 }
 
 /* Left anchor: makes the packet in hand the new path's SYN.  Returns the next hop's index, 0: cannot. */
@@ -119,6 +105,16 @@ NOINLINE u32 new_path_syn(struct packet *p, u64 nonce)
 	frame_start(x, &f);
 	frame_syn_options(x, &s->offer[RIGHTWARD], r->ts_out0, 0);
 	return frame_finish(p, (u32)bytes) ? 0 : r->new_next_hop;
+}
+
+/* Left anchor: a reset along the new path tells its middleboxes that nothing will come of it. */
+INLINE void new_path_reset(struct packet *p, struct scratch *x, const struct reconfig *r)
+{
+	struct frame_header f = { r->new_out.to, r->isn_out + 1, 0, TCP_RST, 0 };
+
+	frame_start(x, &f);
+	if (!frame_finish(p, 0))
+		port_send_copy(p, r->new_next_hop);
 }
 
 /* Undoes an attempt at an anchor: the old path goes on as before. */
@@ -144,8 +140,9 @@ INLINE void lock_abandon(struct session *s, struct reconfig *r, u64 nonce, u32 r
 	port_drop_reconfig(&key);
 }
 
-/* Left anchor: ackLock has come, the new path begins. */
-INLINE int new_path_start(struct packet *p, struct scratch *x, struct config *config, struct session *s, u64 nonce,
+/* Left anchor: ackLock has come, the new path begins.  The packet in hand becomes its SYN; returns the next hop's index,
+ * 0 if there is nothing to send. */
+INLINE u32 new_path_start(struct packet *p, struct scratch *x, struct config *config, struct session *s, u64 nonce,
 			  struct reconfig *r)
 {
 	struct control_message *m = control_message(x);
@@ -153,7 +150,7 @@ INLINE int new_path_start(struct packet *p, struct scratch *x, struct config *co
 	struct five_tuple to = {};
 
 	if (!out || !in)
-		return VERDICT_DROP;
+		return 0;
 	s->lock = LOCKED;
 	r->handle = m->handle;
 	r->right_anchor = m->right_anchor;
@@ -165,21 +162,20 @@ INLINE int new_path_start(struct packet *p, struct scratch *x, struct config *co
 	u32 hop = subsession_to(p, config, next, &r->out_key, &to);
 	if (!hop) {
 		lock_abandon(s, r, nonce, REFUSED_NO_ROUTE);
-		return VERDICT_DROP;
+		return 0;
 	}
 	r->new_out.to = to;
 	r->new_next_hop = hop;
 	r->new_in = reversed(&to);
 	if (new_path_entry(x, r, nonce, SIDE_RIGHT)) {
 		lock_abandon(s, r, nonce, REFUSED_BUSY);
-		return VERDICT_DROP;
+		return 0;
 	}
 	new_path_offer(r, out);
 	clock_is_known(r, in);
 	r->phase = PHASE_HANDSHAKE;
 	tell(EVENT_NEW_PATH_SYN, nonce, r->txid, r->right_anchor, SIDE_RIGHT);
-	hop = new_path_syn(p, nonce);
-	return hop ? port_redirect(p, hop) : VERDICT_DROP;
+	return new_path_syn(p, nonce);
 }
 
 /* Right anchor: the SYN has come.  Answers with SYN-ACK and, at once, an ACK whose window is scaled: the SYN-ACK's
@@ -188,12 +184,12 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 {
 	struct segment *syn = &x->segment;
 	struct setup_lists *l = &x->lists;
-	u64 nonce = l->handle;
+	u64 nonce = l->new_path.handle;
 	struct reconfig_key record = { nonce, SIDE_LEFT, 0 };
 	struct reconfig *r = port_reconfig(&record);
 	struct session *s = port_session(&nonce);
 
-	if (!r || !s || r->txid != l->txid) {
+	if (!r || !s || r->txid != l->new_path.txid) {
 		port_count(COUNT_DROP_STALE_TXID);
 		return VERDICT_DROP;
 	}
@@ -207,7 +203,7 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 		r->ts_in0 = syn->tsval;
 		if (syn->timestamp_at)
 			r->flags |= RECONFIG_TIMESTAMPS;
-		r->in_window_shift = (s32)l->window_scale - (s32)known_scale(s, SIDE_LEFT);
+		r->in_window_shift = (s32)l->new_path.window_scale - (s32)known_scale(s, SIDE_LEFT);
 		new_path_offer(r, out);
 		clock_is_known(r, in);
 		r->new_next_hop = port_route(p, key->src);

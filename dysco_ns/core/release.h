@@ -47,6 +47,25 @@ INLINE void release_write(struct control_message *m, const struct reconfig *r)
 		   (r->flags & RECONFIG_DRAINED ? CONTROL_DRAINED : 0);
 }
 
+/* The chain to the right of the left anchor: the new path's middleboxes, then what lies from the right anchor on. */
+INLINE void chain_replace(struct session *s, const struct reconfig *r)
+{
+	be32 rest[MAX_MIDDLEBOXES];
+	u32 kept = 0, beyond_it = 0;
+
+	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++) {
+		if (i >= s->chain_length)
+			break;
+		beyond_it |= s->chain[i] == r->right_anchor;
+		if (beyond_it)
+			rest[kept++ & (MAX_MIDDLEBOXES - 1)] = s->chain[i];
+	}
+	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
+		s->chain[i] = i < r->chain_length ? r->chain[i] : rest[(i - r->chain_length) & (MAX_MIDDLEBOXES - 1)];
+	kept += r->chain_length;
+	s->chain_length = kept > MAX_MIDDLEBOXES ? MAX_MIDDLEBOXES : kept;
+}
+
 /* The old path is over at this anchor. */
 INLINE void old_path_end(struct session *s, struct reconfig *r, u64 nonce, u32 side, struct entry *out,
 			 struct entry *old_in)
@@ -57,7 +76,7 @@ INLINE void old_path_end(struct session *s, struct reconfig *r, u64 nonce, u32 s
 	if (side == SIDE_RIGHT) {
 		s->right_sub = reversed(&new_in);
 		s->lock = UNLOCKED;
-		s->chain_length = r->chain_length;
+		chain_replace(s, r);
 	} else {
 		s->left_sub = new_in;
 	}

@@ -15,6 +15,7 @@ struct segment {
 	u32 header;             /* bytes of the TCP header */
 	u32 payload;            /* bytes */
 	u32 new_payload;        /* bytes that it will carry: set by who resizes it */
+	u32 payload_change;     /* what that does to the checksum */
 	u32 length;             /* sequence space: payload, SYN and FIN */
 	u32 seq, ack, window;   /* host order; window unscaled */
 	u32 flags;              /* TCP flags */
@@ -47,9 +48,7 @@ struct filter_machine {
 struct setup_lists {
 	u32 chain_length;
 	be32 chain[MAX_MIDDLEBOXES];
-	u32 reconfiguration;    /* non-zero: the SYN makes a new path; the fields below hold */
-	u32 txid, window_scale;
-	u64 handle;
+	struct new_path new_path;
 };
 
 /* A pass over the session table, expiry.h. */

@@ -102,6 +102,7 @@ NOINLINE int segment_read(struct packet *p)
 	s->window = be16_of(tcp->window);
 	s->old_src = s->new_src = ip.src;
 	s->old_dst = s->new_dst = ip.dst;
+	s->payload_change = 0;
 	s->timestamp_at = s->tsval = s->tsecr = s->sack_at = s->sack_blocks = 0;
 	__builtin_memset(&s->offer, 0, sizeof(s->offer));
 	s->walk_at = 20;
@@ -202,7 +203,7 @@ NOINLINE int segment_write(struct packet *p)
 	ip.dst = s->new_dst;
 	ip.total_length = total;
 	ip.checksum = checksum_apply(ip.checksum, ip_change);
-	u64 change = port_sum_change(s->old, s->new);
+	u64 change = port_sum_change(s->old, s->new) + s->payload_change;
 	if (port_store(p, AT_IP, &ip, sizeof(ip)) || port_store(p, AT_TCP, s->new, header))
 		return -1;
 	port_checksum(p, pseudo, change);

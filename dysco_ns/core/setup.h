@@ -118,26 +118,47 @@ INLINE int session_join_right(struct packet *p, struct scratch *x, struct config
 	return port_put_egress(key, e);
 }
 
-/* Writes the set-up message for the session into scratch: what its right neighbour gets. */
-INLINE void setup_message_write(struct scratch *x, const struct session *s, u64 nonce)
+/* Writes a set-up message with the lists in x->lists into scratch. */
+INLINE void setup_message_write(struct scratch *x, u64 nonce, const struct five_tuple *session,
+				const struct five_tuple *subsession)
 {
 	struct setup_message *m = (struct setup_message *)x->message;
-	u32 others = s->chain_length ? s->chain_length - 1 : 0;
+	const struct setup_lists *l = &x->lists;
+	u32 at = sizeof(*m);
 
 	m->header.type = MESSAGE_SETUP;
 	m->header.nonce = nonce;
-	m->session = s->right_tuple;
-	m->subsession = s->right_sub;
-	x->message_length = sizeof(*m);
-	if (!others)
-		return;
-	u8 *list = x->message + sizeof(*m);
-	list[0] = TLV_CHAIN;
-	list[1] = (u8)(2 + 4 * others);
+	m->session = *session;
+	m->subsession = *subsession;
+	if (l->chain_length) {
+		x->message[at] = TLV_CHAIN;
+		x->message[at + 1] = (u8)(2 + 4 * l->chain_length);
+		for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
+			if (i < l->chain_length)
+				__builtin_memcpy(&x->message[at + 2 + 4 * i], &l->chain[i], 4);
+		at += 2 + 4 * l->chain_length;
+	}
+	KEEP(at);
+	at &= 127;
+	if (l->new_path.txid) {
+		x->message[at] = TLV_RECONFIGURATION;
+		x->message[at + 1] = sizeof(struct tlv_reconfiguration);
+		x->message[at + 2] = (u8)l->new_path.window_scale;
+		store32(&x->message[at + 3], l->new_path.txid);
+		store32(&x->message[at + 7], be32_of((u32)l->new_path.handle));
+		store32(&x->message[at + 11], be32_of((u32)(l->new_path.handle >> 32)));
+		at += sizeof(struct tlv_reconfiguration);
+	}
+	x->message_length = at;
+}
+
+/* What the right neighbour of a session is told: the middleboxes after itself, and of which new path it is part. */
+INLINE void setup_lists_of(struct setup_lists *l, const struct session *s)
+{
+	l->chain_length = s->chain_length ? s->chain_length - 1 : 0;
 	for (u32 i = 0; i < MAX_MIDDLEBOXES - 1; i++)
-		if (i < others)
-			__builtin_memcpy(list + 2 + 4 * i, &s->chain[i + 1], 4);
-	x->message_length += 2 + 4 * others;
+		l->chain[i] = s->chain[i + 1];
+	l->new_path = s->new_path;
 }
 
 /* Extends the SYN in hand by the n bytes of message in scratch. */
@@ -158,14 +179,15 @@ NOINLINE int setup_attach(struct packet *p, u32 n)
 		return -1;
 	}
 	x->segment.new_payload = n;
-	port_checksum(p, 0, port_sum(x->message, (n + 3) & ~3u, 0));
+	x->segment.payload_change = port_sum(x->message, (n + 3) & ~3u, 0);
 	return 0;
 }
 
 /* Sends the SYN in hand on the session's right subsession. */
 INLINE int setup_send(struct packet *p, struct scratch *x, struct config *config, struct session *s, u64 nonce, u32 hop)
 {
-	setup_message_write(x, s, nonce);
+	setup_lists_of(&x->lists, s);
+	setup_message_write(x, nonce, &s->right_tuple, &s->right_sub);
 	int bytes = message_sign(config);
 	if (bytes < 0 || setup_attach(p, (u32)bytes))
 		return VERDICT_DROP;
@@ -247,10 +269,9 @@ NOINLINE int setup_message_lists(u32 length)
 		} else if (type == TLV_RECONFIGURATION) {
 			if (bytes != sizeof(struct tlv_reconfiguration))
 				return -1;
-			l->reconfiguration = 1;
-			l->window_scale = x->message[(at + 2) & 255];
-			l->txid = load32(&x->message[(at + 3) & 255]);
-			l->handle = (u64)be32_of(load32(&x->message[(at + 11) & 255])) << 32 |
+			l->new_path.window_scale = x->message[(at + 2) & 255];
+			l->new_path.txid = load32(&x->message[(at + 3) & 255]);
+			l->new_path.handle = (u64)be32_of(load32(&x->message[(at + 11) & 255])) << 32 |
 				    be32_of(load32(&x->message[(at + 7) & 255]));
 		} else if (type & TLV_MUST_UNDERSTAND) {
 			return -1;
@@ -275,6 +296,9 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	s->chain_length = x->lists.chain_length;
 	for (int i = 0; i < MAX_MIDDLEBOXES; i++)
 		s->chain[i] = x->lists.chain[i];
+	s->new_path = x->lists.new_path;
+	if (s->chain_length && s->chain[(s->chain_length - 1) & (MAX_MIDDLEBOXES - 1)] == session.dst)
+		s->chain_length--; /* a new path's list ends with its right anchor */
 	if (is_own(config, session.dst))
 		s->flags = SESSION_LAST;
 	struct entry *taken = port_egress(&back);
@@ -314,13 +338,12 @@ NOINLINE int setup_detach(struct packet *p)
 		return -1;
 	for (int i = 0; i < 4; i++)
 		x->message[(n + (u32)i) & 255] = 0;
-	u64 change = (u32)~port_sum(x->message, (n + 3) & ~3u, 0);
 	if (port_resize(p, at)) {
 		port_count(COUNT_DROP_RESIZE);
 		return -1;
 	}
 	x->segment.new_payload = 0;
-	port_checksum(p, 0, change);
+	x->segment.payload_change = ~port_sum(x->message, (n + 3) & ~3u, 0);
 	return 0;
 }
 
@@ -334,9 +357,7 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 	if (e && e->nonce != nonce) {
 		u64 old = e->nonce;
 		struct session *s = port_session(&old);
-		if (s && !(s->flags & (SESSION_RST | SESSION_LEFT_CHAIN)) &&
-		    (s->flags & (SESSION_FIN_RIGHTWARD | SESSION_FIN_LEFTWARD)) !=
-			    (SESSION_FIN_RIGHTWARD | SESSION_FIN_LEFTWARD)) {
+		if (s && !s->over_ns) {
 			port_count(COUNT_DROP_COLLISION);
 			return VERDICT_DROP;
 		}
@@ -345,10 +366,12 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 		e = 0;
 	}
 	if (!e) {
-		if (port_session(&nonce)) { /* the session passes here already: a loop, or a replay elsewhere */
+		struct session *before = port_session(&nonce);
+		if (before && !before->over_ns) { /* the session passes here already: a loop, or a replay elsewhere */
 			port_count(COUNT_DROP_COLLISION);
 			return VERDICT_DROP;
 		}
+		session_forget(before, nonce); /* it has left this middlebox, and comes back */
 		if (session_join_left(x, config, nonce, key)) {
 			port_count(COUNT_DROP_TABLE_FULL);
 			return VERDICT_DROP;

@@ -126,6 +126,21 @@ struct offer {
 };
 enum offer_has { OFFER_SEEN = 1, OFFER_WINDOW_SCALE = 2, OFFER_TIMESTAMP = 4, OFFER_SACK = 8, OFFER_ECN = 16 };
 
+/* A requestLock that has met a pending lock: refused when that one is answered, either way (paper III-B). */
+struct held {
+	u64 nonce;                      /* of the session in which it came */
+	u32 txid;                       /* 0: none */
+	be32 left_anchor, right_anchor;
+	struct five_tuple from;
+};
+
+/* What a new path's SYN carries for the right anchor. */
+struct new_path {
+	u64 handle;                     /* the session's nonce there */
+	u32 txid;                       /* 0: the SYN is that of an ordinary session */
+	u32 window_scale;               /* of the left anchor's end host */
+};
+
 /* A session at this agent; key: its nonce.  Core writes all of it. */
 struct session {
 	struct five_tuple left_tuple;   /* the session as the left side of this host knows it, rightward */
@@ -138,6 +153,7 @@ struct session {
 	u32 flags;                      /* enum session_flag */
 	u32 chain_length;
 	be32 chain[MAX_MIDDLEBOXES];    /* middleboxes to the right of this agent */
+	struct new_path new_path;       /* of a middlebox that a reconfiguration has brought in */
 	/* the lock of the subsession to the right, paper III-B */
 	u32 lock;                       /* enum lock_state */
 	u32 txid;
@@ -145,6 +161,7 @@ struct session {
 	u32 done_txid;                  /* last reconfiguration that this agent completed */
 	u64 lock_until_ns;
 	struct five_tuple request_from; /* as the request arrived: the answer goes back there */
+	struct held held;
 	u32 leg_delta[2];               /* by side: what a former anchor goes on adding to arriving sequence numbers */
 	u64 created_ns;
 	u64 over_ns;                    /* when it ended; 0: it lives */
@@ -233,7 +250,8 @@ struct reconfig {
 
 enum command_kind {
 	COMMAND_NONE,
-	COMMAND_RECONFIGURE,    /* as left anchor: lock the segment up to `right_anchor` (or right of it) */
+	COMMAND_RECONFIGURE,    /* as left anchor: lock the segment up to `right_anchor` (0: the neighbour; or right
+	                         * of it) and replace what is in it by `chain` */
 	COMMAND_REPEAT,         /* send again what has not been answered */
 	COMMAND_RELEASE,
 	COMMAND_CANCEL,

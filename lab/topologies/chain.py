@@ -10,17 +10,18 @@ KINDS = ("router", "firewall", "nat")
 
 
 def build(settings: Settings) -> Topology:
-    """Settings: middleboxes 0..8, kind, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
+    """Settings: middleboxes 0..8, of which sessions begin with the first `initial` (default: all), kind, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
 
     Without agents the router sends the same traffic through the same middleboxes by static rules.
     """
     count = settings.integer("middleboxes", 1, 0, 8)
+    initial = settings.integer("initial", count, 0, count)
     kind = settings.choice("kind", "router", KINDS)
     rate = settings.rate("rate", None)
     agents = settings.switch("dysco", True)
     boxes = tuple(Host(f"mb{i}", i, kind, rate) for i in range(1, count + 1))
     hosts = (Host("client", 0, rate_mbps=rate), *boxes, Host("server", count + 1, rate_mbps=rate))
-    names = tuple(box.name for box in boxes)
+    names = tuple(box.name for box in boxes[:initial])
     server = hosts[-1].address
     return Topology(
         "chain",
