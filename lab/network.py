@@ -188,12 +188,18 @@ class Lab:
 
     def stop_agents(self) -> None:
         """Takes the agents away, and their data path: the network is as it was without them."""
+        self._stop_agents(list(self.state.agents))
+
+    def stop_agent(self, name: str) -> None:
+        """One host without an agent from now on."""
+        self._stop_agents([name])
+
+    def _stop_agents(self, names: Sequence[str]) -> None:
         from dysco_ns.agent.daemon import forget_namespace
 
-        state.end_processes(list(self.state.agents.values()))
-        for name in self.state.agents:
+        state.end_processes([self.state.agents.pop(name) for name in names])
+        for name in names:
             forget_namespace(self.state.namespaces[name])
-        self.state.agents = {}
         self.state.save()
 
     def _key(self) -> Path:

@@ -124,22 +124,29 @@ async def _splice(daemon: Daemon, request: Json) -> Json:
 # ---- reconfigure ----
 
 
-def _selected(daemon: Daemon, request: Json) -> list[int]:
+def _one_selected(daemon: Daemon, session: str) -> int:
+    nonce = int(session, 16)
+    s = daemon.core.session(nonce)
+    if not s:
+        raise Refused(f"no session {session} here (`dysco sessions` lists them)")
+    if s["over_ns"]:
+        raise Refused(f"session {session} is over")
+    return nonce
+
+
+def _selected(daemon: Daemon, request: Json, leads: bool) -> list[int]:
+    """The sessions that session, match or all mean; `leads`: only those that go on to the right of this agent."""
     if "session" in request:
-        nonce = int(str(request["session"]), 16)
-        s = daemon.core.session(nonce)
-        if not s:
-            raise Refused(f"no session {request['session']} here (`dysco sessions` lists them)")
-        if s["over_ns"]:
-            raise Refused(f"session {request['session']} is over")
-        return [nonce]
+        return [_one_selected(daemon, str(request["session"]))]
+    if "sessions" in request:
+        return [int(str(session), 16) for session in request["sessions"]]
     matches = Matcher(str(request["match"])) if "match" in request else None
     if not matches and not request.get("all"):
         raise Refused("say which sessions: session, match or all")
     found = []
     for nonce, s in daemon.core.sessions():
         t = s["right_tuple"]
-        if s["over_ns"] or not s["right_sub"]["dport"]:
+        if s["over_ns"] or (leads and not s["right_sub"]["dport"]):
             continue
         packed = socket.inet_aton(t["src"]), socket.inet_aton(t["dst"]), t["sport"], t["dport"]
         if not matches or matches(*packed):
@@ -190,7 +197,7 @@ def _change(daemon: Daemon, request: Json) -> Change:
 
 
 async def _reconfigure(daemon: Daemon, request: Json) -> Json:
-    nonces, change = _selected(daemon, request), _change(daemon, request)
+    nonces, change = _selected(daemon, request, leads=True), _change(daemon, request)
     gate = asyncio.Semaphore(AT_ONCE)
     retries = int(request.get("retries", RETRIES))
     timeout = float(request.get("timeout_s", DEFAULT_TIMEOUT_S))
@@ -229,6 +236,11 @@ async def _reconfigure(daemon: Daemon, request: Json) -> Json:
     return {"results": [(await task).as_json() for task in work]}
 
 
+async def _select(daemon: Daemon, request: Json) -> Json:
+    """The IDs of the sessions that session, match or all mean."""
+    return {"sessions": [f"{nonce:016x}" for nonce in _selected(daemon, request, leads=False)]}
+
+
 HANDLERS: dict[str, Callable[[Daemon, Json], Awaitable[Json]]] = {
     "ping": _ping,
     "policy_add": _policy_add,
@@ -239,5 +251,6 @@ HANDLERS: dict[str, Callable[[Daemon, Json], Awaitable[Json]]] = {
     "stats": _stats,
     "stop": _stop,
     "splice": _splice,
+    "select": _select,
     "reconfigure": _reconfigure,
 }

@@ -71,6 +71,10 @@ def describe(core: Core, nonce: int, s: dict[str, Any]) -> dict[str, Any]:
         "tuple": five_tuple(s["left_tuple"] if s["left_sub"]["dport"] else s["right_tuple"]),
         "left": five_tuple(s["left_sub"]),
         "right": five_tuple(s["right_sub"]),
+        "neighbours": {
+            "left": s["left_sub"]["src"] if s["left_sub"]["dport"] else None,
+            "right": s["right_sub"]["dst"] if s["right_sub"]["dport"] else None,
+        },
         "chain": s["chain"][: s["chain_length"]],
         "role": role(flags),
         "state": state,

@@ -9,15 +9,21 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from dysco_ns import netns
 from dysco_ns.agent.client import AgentClient, AgentRefused, NoAgent
+from dysco_ns.policy.chains import BadChange, Change
+from dysco_ns.policy.directory import Directory, UnknownHost
+from dysco_ns.policy.orders import Orders
 
 app = typer.Typer(
     help="Dysco: service chains for TCP sessions that can change while the sessions run.",
@@ -31,7 +37,6 @@ policy = typer.Typer(
 )
 app.add_typer(agent, name="agent")
 app.add_typer(policy, name="policy")
-LAB_FILE = netns.RUN / "lab.json"
 At = Annotated[Optional[str], typer.Option("--at", help="host of the running lab; default: this namespace")]
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
 
@@ -42,15 +47,10 @@ def fail(message: str, status: int = 1) -> NoReturn:
 
 
 def client(at: str | None) -> AgentClient:
-    if at is None:
-        return AgentClient(netns.socket_path(netns.inode(netns.path_of())))
     try:
-        namespaces: dict[str, int] = json.loads(LAB_FILE.read_text())["namespaces"]
-    except (OSError, ValueError, KeyError):
-        fail("no lab is running: --at names one of its hosts")
-    if at not in namespaces:
-        fail(f"unknown host '{at}': one of {', '.join(namespaces)}", 2)
-    return AgentClient(netns.socket_path(namespaces[at]))
+        return Directory().client(at)
+    except UnknownHost as error:
+        fail(str(error), 2)
 
 
 @agent.command("run")
@@ -141,32 +141,76 @@ def reconfigure(
     session: Annotated[Optional[str], typer.Option(help="a session's ID")] = None,
     match: Annotated[Optional[str], typer.Option(help="sessions whose five-tuple matches this filter")] = None,
     all_: Annotated[bool, typer.Option("--all", help="all sessions of the agent")] = False,
-    remove: Annotated[Optional[str], typer.Option(help="middlebox that leaves")] = None,
+    insert: Annotated[Optional[str], typer.Option(metavar="M[,M2]", help="middleboxes that come in")] = None,
+    after: Annotated[Optional[str], typer.Option(help="right of this host of the chain (default: of the one asked)")] = None,
+    before: Annotated[Optional[str], typer.Option(help="left of this host of the chain")] = None,
+    remove: Annotated[Optional[str], typer.Option(metavar="M", help="middlebox that leaves")] = None,
+    replace: Annotated[Optional[str], typer.Option(metavar="M=M2[,M3]", help="middlebox that others replace")] = None,
+    chain: Annotated[Optional[str], typer.Option(metavar="M1,M2", help="the whole chain, '' for none")] = None,
     wait: Annotated[bool, typer.Option(help="wait and say how it ended")] = True,
     timeout: Annotated[float, typer.Option(help="seconds to wait for each session")] = 30.0,
+    retries: Annotated[int, typer.Option(help="how often to try again when another reconfiguration is in the way")] = 4,
     at: At = None,
     as_json: Json = False,
 ) -> None:
-    """Changes the chain of live sessions; the agent that is asked is the left anchor."""
+    """Changes the chain of live sessions.
+
+    The host that is asked only has to be on their chain: the agent that must lead is found from there.
+    """
     if sum((session is not None, match is not None, all_)) != 1:
         fail("say which sessions: one of --session, --match, --all", 2)
-    if not remove:
-        fail("say what to change: --remove MIDDLEBOX", 2)
-    chosen: dict[str, Any] = {"session": session, "match": match, "all": all_ or None}
-    request = {k: v for k, v in chosen.items() if v is not None}
-    reply = client(at).request("reconfigure", remove=remove, wait=wait, timeout_s=timeout, **request)
+    if sum(x is not None for x in (insert, remove, replace, chain)) != 1:
+        fail("say what to change: one of --insert, --remove, --replace, --chain", 2)
+    if (after or before) and (not insert or (after and before)):
+        fail("--after or --before says where --insert puts its middleboxes", 2)
+    change = Change(
+        remove=remove,
+        replace=_replacement(replace) if replace else None,
+        insert=_listed(insert),
+        after=after,
+        before=before,
+        chain=_listed(chain) if chain is not None else None,
+    )
+    selected: dict[str, Any] = {"session": session, "match": match, "all": all_ or None}
+    try:
+        orders = Orders(at, {k: v for k, v in selected.items() if v is not None}, change)
+    except (UnknownHost, BadChange) as error:
+        fail(str(error))
+    with progress(orders.total, wait and not as_json) as advance:
+        results = orders.carry_out({"wait": wait, "timeout_s": timeout, "retries": retries}, advance)
     if as_json:
-        print(json.dumps({"schema": 1, **reply}, indent=1))
-    results = reply.get("results", [])
-    for r in [] if as_json else results:
+        print(json.dumps({"schema": 1, "results": results}, indent=1))
+    for r in [] if as_json or not wait else results:
         how = f"{r['reconfig_us']:.0f} us" if r["outcome"] == "done" else r["reason"] + retry_hint(r)
         print(f"{r['session']}  {r['outcome']}  {how}")
-    if not as_json and not wait:
-        print(f"{len(reply['started'])} started")
-    if wait and not results:
-        fail("no session matches")
-    if any(r["outcome"] != "done" for r in results):
+    if not wait:
+        print(f"{len(results)} started")
+    elif not results:
+        fail("no session matches" if not orders.selected else "the chain is that already")
+    if any(r["outcome"] not in ("done", "started") for r in results):
         raise SystemExit(1)
+
+
+def _listed(hosts: str | None) -> tuple[str, ...]:
+    return tuple(h for h in (hosts or "").split(",") if h)
+
+
+def _replacement(text: str) -> tuple[str, tuple[str, ...]]:
+    old, equals, new = text.partition("=")
+    if not equals or not old or not _listed(new):
+        fail(f"--replace {text}: write M=M2, the middlebox that leaves and those that take its place", 2)
+    return old, _listed(new)
+
+
+@contextmanager
+def progress(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal for long work; elsewhere nothing."""
+    if not shown or total < 2 or not sys.stderr.isatty():
+        yield lambda n: None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("sessions", total=total)
+        yield lambda n: bar.advance(task, n)
 
 
 def retry_hint(result: dict[str, Any]) -> str:

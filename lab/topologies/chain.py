@@ -10,7 +10,8 @@ KINDS = ("router", "firewall", "nat")
 
 
 def build(settings: Settings) -> Topology:
-    """Settings: middleboxes 0..8, of which sessions begin with the first `initial` (default: all), kind, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
+    """Settings: middleboxes 0..8, initial (the first so many are on the chain of new sessions; default all), kind,
+    dysco, hmac, rate (Mbit/s or none), shaper, congestion.
 
     Without agents the router sends the same traffic through the same middleboxes by static rules.
     """

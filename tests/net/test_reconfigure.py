@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Insertion, deletion and replacement on live sessions whose streams are hashed at both ends, both ways."""
 
+import json
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
 
+from lab.tools import bulk
 from tests.net.conftest import transfer
 
 PORT = 5001
@@ -99,3 +104,106 @@ def test_one_session_is_changed_again_and_again(lab_of, tmp_path):
             changed(lab, "client", insert=["mb1"])
 
     verified(lab, tmp_path, steps, seconds=8.0)
+
+
+def dysco(*words):
+    """The command as users give it; returns its exit status, output and errors."""
+    done = subprocess.run([sys.executable, "-m", "dysco_ns.policy.cli", *words], capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_finds_who_must_lead(lab_of, tmp_path):
+    lab = lab_of("chain", middleboxes=3, initial=2, rate=200)
+    said = []
+
+    def steps():
+        time.sleep(0.3)
+        for words in (
+            ["--insert", "mb3", "--before", "mb2"],
+            ["--remove", "mb1"],
+            ["--chain", "mb1,mb2,mb3"],  # mb3 and mb2 change places: two steps
+            ["--chain", ""],
+        ):
+            said.append(dysco("reconfigure", "--at", "server", "--all", "--json", *words))
+
+    verified(lab, tmp_path, steps, seconds=6.0)
+    for status, out, err in said:
+        assert status == 0, err + out[:600]
+        results = json.loads(out)["results"]
+        assert [r["outcome"] for r in results] == ["done"] * SESSIONS
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--all", "--remove", "mb2"], "mb2 is not on the session's chain: client mb1 server"),
+        (["--all", "--insert", "mb1"], "mb1 is on the chain already"),
+        (["--all", "--remove", "server"], "an end of the session"),
+        (["--session", "0123456789abcdef", "--remove", "mb1"], "no session"),
+    ],
+)
+def test_a_change_that_does_not_fit_is_one_line(one_session, words, why):
+    status, out, err = dysco("reconfigure", "--at", "client", *words)
+    assert (status, out) == (1, "")
+    assert why in err
+    assert err.count("\n") == 1
+
+
+@pytest.fixture
+def one_session(lab_of, tmp_path):
+    lab = lab_of("chain", middleboxes=2, initial=1)
+    server = lab.topology.host("server").address
+    with lab.service("server", bulk.server_command(server, PORT, tmp_path / "s.jsonl")):
+        command = bulk.client_command(server, PORT, tmp_path / "c.jsonl", sessions=1, seconds=30, message=100, every_us=100_000)
+        process = lab.popen("client", command, stdout=subprocess.PIPE)
+        process.stdout.readline()
+        yield lab
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()
+
+
+def test_of_two_that_contend_for_a_segment_exactly_one_wins(lab_of, tmp_path):
+    """Client to mb2 against mb1 to mb3: they share the subsession between mb1 and mb2."""
+    lab = lab_of("chain", middleboxes=5, initial=3, rate=200)
+    asked = {
+        "client": {"chain": ["mb4"], "until": "mb2"},
+        "mb1": {"chain": ["mb5"], "until": "mb3"},
+    }
+    won = {}
+
+    def ask(host):
+        reply = lab.agent(host).request("reconfigure", all=True, retries=0, timeout_s=20, **asked[host])
+        for r in reply["results"]:
+            won.setdefault(r["session"], []).append((r["outcome"], r["reason"]))
+
+    def steps():
+        time.sleep(0.3)
+        threads = [threading.Thread(target=ask, args=(host,)) for host in asked]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    verified(lab, tmp_path, steps)
+    assert len(won) == SESSIONS
+    assert all(sorted(outcome for outcome, _ in answers) == ["done", "refused"] for answers in won.values()), won
+
+
+def test_a_new_path_that_cannot_be_made_is_cancelled_and_nothing_is_left(lab_of, tmp_path):
+    """The second of two new middleboxes has no agent."""
+    lab = lab_of("chain", middleboxes=2, initial=0, rate=200)
+    lab.stop_agent("mb2")
+    answers = []
+
+    def steps():
+        time.sleep(0.3)
+        reply = lab.agent("client").request("reconfigure", all=True, insert=["mb1", "mb2"], retries=0, timeout_s=20)
+        answers.extend(reply["results"])
+        described = [s for host in ("client", "server") for s in lab.agent(host).request("sessions")["sessions"]]
+        assert {(s["state"], s["lock"]) for s in described} == {("established", "unlocked")}
+        assert {s["state"] for s in lab.agent("mb1").request("sessions")["sessions"]} == {"over"}
+
+    verified(lab, tmp_path, steps, seconds=8.0)
+    assert {r["outcome"] for r in answers} == {"cancelled"}
+    assert all("no answer" in r["reason"] for r in answers)

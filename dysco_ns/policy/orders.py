@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A change of many sessions, carried out: each step asked of the agent that must lead it, alike ones together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from dysco_ns.policy.chains import Change, Step, plan, walk
+from dysco_ns.policy.directory import Directory
+
+AT_ONCE = 32  # sessions in one request: the answer to it moves the progress bar
+Result = dict[str, Any]
+
+
+class Orders:
+    """The steps for the sessions that a user has selected at a host.  BadChange, UnknownHost, AgentRefused, NoAgent."""
+
+    def __init__(self, at: str | None, selection: dict[str, Any], change: Change) -> None:
+        self._directory = Directory()
+        asked = self._directory.client(at)
+        host = at or self._directory.here()
+        self.selected: list[str] = asked.request("select", **selection)["sessions"]
+        if host is None:  # no lab: only what this agent itself can lead
+            self._steps = [[Step("", session, direct(change)) for session in self.selected]]
+        else:
+            plans = [plan(self._directory, walk(self._directory, host, s), change, host) for s in self.selected]
+            self._steps = [
+                [steps[turn] for steps in plans if turn < len(steps)] for turn in range(max(map(len, plans), default=0))
+            ]
+        self.total = sum(map(len, self._steps))
+
+    def carry_out(self, how: dict[str, Any], advance: Callable[[int], None]) -> list[Result]:
+        """The outcome for each session: of its last step, or of the first that failed."""
+        outcomes: dict[str, Result] = {}
+        for turn in self._steps:
+            todo = [step for step in turn if outcomes.get(step.session, {}).get("outcome", "done") == "done"]
+            for batch in _batches(todo):
+                for step, result in zip(batch, self._ask(batch, how), strict=True):
+                    outcomes[step.session] = result
+                advance(len(batch))
+        return list(outcomes.values())
+
+    def _ask(self, batch: list[Step], how: dict[str, Any]) -> list[Result]:
+        client = self._directory.client(batch[0].host or None)
+        reply = client.request("reconfigure", sessions=[s.session for s in batch], **batch[0].request, **how)
+        if "results" in reply:
+            return list(reply["results"])
+        return [{"session": session, "outcome": "started"} for session in reply["started"]]
+
+
+def direct(change: Change) -> dict[str, Any]:
+    """The request to an agent that leads the change itself."""
+    if change.remove:
+        return {"remove": change.remove}
+    if change.replace:
+        return {"replace": {change.replace[0]: list(change.replace[1])}}
+    return {"insert": list(change.insert)}
+
+
+def _batches(steps: list[Step]) -> list[list[Step]]:
+    alike: dict[str, list[Step]] = {}
+    for step in steps:
+        alike.setdefault(json.dumps([step.host, step.request]), []).append(step)
+    return [same[i : i + AT_ONCE] for same in alike.values() for i in range(0, len(same), AT_ONCE)]
