@@ -107,7 +107,7 @@ class Leader:
     # ---- events of the data path ----
 
     def handle(self, event: Event, now: float) -> None:
-        if event.kind == "settled":
+        if event.kind in ("old_path_gone", "settled"):  # settles by time what no traffic has settled; then drops it
             self._forget.append((now + FORGET_S, event.nonce, event.txid, event.side))
         attempt = self.attempts.get(event.nonce)
         if not attempt or attempt.txid != event.txid or event.side != SIDE_RIGHT:

@@ -75,7 +75,7 @@ def describe(core: Core, nonce: int, s: dict[str, Any]) -> dict[str, Any]:
             "left": s["left_sub"]["src"] if s["left_sub"]["dport"] else None,
             "right": s["right_sub"]["dst"] if s["right_sub"]["dport"] else None,
         },
-        "chain": s["chain"][: s["chain_length"]],
+        "chain": [box for box in s["chain"][: s["chain_length"]] if box != s["right_tuple"]["dst"]],
         "role": role(flags),
         "state": state,
         "left_chain": bool(flags & LEFT_CHAIN),

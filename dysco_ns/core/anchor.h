@@ -100,10 +100,14 @@ INLINE int leave_on_both(struct packet *p, struct scratch *x, struct entry *e, s
 	return port_leave(p, r->new_next_hop);
 }
 
-/* When nothing is left to learn the entries take the new translation and the fast path has the session again. */
-INLINE void settle(struct reconfig *r, struct entry *out, struct entry *in, u64 nonce, u32 side)
+/* When nothing is left to learn the entries take the new translation and the fast path has the session again.
+ * `waited`: nothing that was sent before the old path ended is under way any more. */
+INLINE void settle(struct reconfig *r, struct entry *out, struct entry *in, u64 nonce, u32 side, int waited)
 {
-	u32 all = RECONFIG_BETA_IN | RECONFIG_BETA_OUT | RECONFIG_EDGE | (r->flags & RECONFIG_TIMESTAMPS ? RECONFIG_TS_OFFSET : 0);
+	u32 all = RECONFIG_BETA_IN | RECONFIG_BETA_OUT | RECONFIG_EDGE;
+
+	if (r->flags & RECONFIG_TIMESTAMPS)
+		all |= RECONFIG_TS_OFFSET | (r->beta_out && !waited ? RECONFIG_ECHOED : 0);
 
 	if (r->phase != PHASE_SETTLING || (r->flags & all) != all || !out || !in)
 		return;
@@ -268,7 +272,7 @@ INLINE int anchor_ingress(struct packet *p)
 	if (plan.answer)
 		return answer_on_spot(p, x, e, &key, r, plan.answer_ack);
 	if (new_path && r->phase == PHASE_SETTLING)
-		settle(r, port_egress(&r->out_key), e, e->nonce, e->side);
+		settle(r, port_egress(&r->out_key), e, e->nonce, e->side, 0);
 	if (plan.drop)
 		return VERDICT_DROP;
 	return arrive(p, s, e, &plan);

@@ -19,8 +19,10 @@ INLINE void control_start(struct scratch *x, const struct reconfig *r, u64 nonce
 	m->left_anchor = r->left_anchor;
 	m->right_anchor = r->right_anchor;
 	m->handle = r->handle;
+	struct five_tuple out_key = r->out_key;
+	m->right_delta = be32_of(delta_of(port_egress(&out_key), m));
 	if (!r->handle && r->flags & RECONFIG_RIGHT_OF)
-		m->flags = CONTROL_RIGHT_OF;
+		m->flags |= CONTROL_RIGHT_OF;
 }
 
 /* Sends the control message in scratch along the old path. */
@@ -124,7 +126,8 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 		return REFUSED_BAD_STATE;
 	}
 	control_start(x, r, nonce, type);
-	control_message(x)->beta = be32_of(beta);
+	if (type == MESSAGE_RELEASE)
+		control_message(x)->beta = be32_of(beta);
 	control_message(x)->flags |= (u8)flags;
 	u32 result = control_start_send(p, x, config, r);
 	return result;
@@ -140,11 +143,12 @@ INLINE u32 command_forget_attempt(const struct command *c)
 
 	if (!s || !r || r->txid != c->txid)
 		return REFUSED_NO_SESSION;
+	if (r->phase == PHASE_SETTLING) {
+		struct five_tuple new_in = r->new_in;
+		settle(r, port_egress(&r->out_key), port_ingress(&new_in), nonce, c->side & 1, 1);
+		return r->phase == PHASE_DONE ? REFUSED_NOT : REFUSED_BUSY;
+	}
 	if (r->phase == PHASE_DONE) {
-		struct five_tuple old_in = r->old_in;
-		struct entry *e = port_ingress(&old_in);
-		if (e && e->flags & ENTRY_TOMBSTONE)
-			port_drop_ingress(&old_in);
 		port_drop_reconfig(&key);
 		return REFUSED_NOT;
 	}

@@ -21,6 +21,16 @@ INLINE struct five_tuple control_tuple(const struct config *config, const struct
 
 INLINE struct control_message *control_message(struct scratch *x) { return (struct control_message *)x->message; }
 
+/* What an agent on the old path goes on adding, betas included: to sequence numbers (returned) and timestamps.  The
+ * anchors' numbers differ by the sum over the path (paper III-D). */
+INLINE u32 delta_of(const struct entry *e, struct control_message *m)
+{
+	if (!e)
+		return 0;
+	m->beta = be32_of(be32_of(m->beta) + e->to.tsval_delta);
+	return e->to.seq_delta;
+}
+
 /* Which segment of the control session carries a message of this type. */
 INLINE struct frame_header control_segment(u32 type, u32 txid, u32 bytes)
 {

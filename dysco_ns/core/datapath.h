@@ -110,8 +110,7 @@ INLINE int setup_ingress(struct packet *p)
 		return VERDICT_DROP;
 	}
 	struct five_tuple key = segment_tuple(syn);
-	struct session *s = port_session(&x->lists.new_path.handle);
-	if (x->lists.new_path.txid && !x->lists.chain_length && s && !s->over_ns) /* not one that has left, and comes back */
+	if (x->lists.new_path.txid && !x->lists.chain_length)
 		return new_path_accept(p, x, &key);
 	return setup_arrived(p, x, config, &key);
 }

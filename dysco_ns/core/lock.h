@@ -114,13 +114,13 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 	__builtin_memset(r, 0, sizeof(*r));
 	r->txid = txid;
 	r->phase = PHASE_LOCKING;
-	r->flags = m->flags & CONTROL_SPLICED ? RECONFIG_SPLICED : 0;
 	r->left_anchor = m->left_anchor;
 	r->right_anchor = m->right_anchor;
 	r->handle = nonce;
 	r->out_key = out_key;
 	r->old_in = s->left_sub;
-	r->peer_delta = be32_of(m->right_delta) + s->leg_delta[SIDE_LEFT];
+	r->peer_delta = be32_of(m->right_delta) + delta_of(in, m);
+	clock_gathered(r, m);
 	r->new_path = in->path + 1;
 	r->lock_ns = port_now();
 	record_begin(r, s, SIDE_LEFT, out, in);
@@ -132,25 +132,37 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 	return REFUSED_NOT;
 }
 
-/* What the middleboxes between the anchors do to sequence numbers is added to the message as it passes. */
-INLINE void gather_rightward(struct control_message *m, const struct session *s)
+/* What the agents between the anchors do to sequence numbers is added to the message as it passes: `left` is the
+ * session at this agent as it comes from the left, `right` as it goes on, the same but at a spliced proxy. */
+INLINE void gather_rightward(struct control_message *m, const struct session *left, const struct session *right)
 {
-	u32 delta = be32_of(m->right_delta) + s->leg_delta[SIDE_LEFT];
+	struct five_tuple in_key = left->left_sub, out_key = right->right_tuple;
+	u32 delta = be32_of(m->right_delta) + delta_of(port_ingress(&in_key), m) + delta_of(port_egress(&out_key), m);
 
-	if (s->flags & SESSION_SPLICED) {
-		delta += s->splice_delta[RIGHTWARD];
-		m->flags |= CONTROL_SPLICED;
+	if (left != right) {
+		delta += left->splice_delta[RIGHTWARD];
+		m->flags |= CONTROL_CLOCKS;
 	}
 	m->right_delta = be32_of(delta);
 }
 
-INLINE void gather_leftward(struct control_message *m, const struct session *s)
+INLINE void gather_leftward(struct control_message *m, const struct session *left, const struct session *right)
 {
-	u32 delta = be32_of(m->left_delta) + s->leg_delta[SIDE_RIGHT];
+	struct five_tuple in_key = reversed(&right->right_sub), out_key = reversed(&left->left_tuple);
+	u32 delta = be32_of(m->left_delta) + delta_of(port_ingress(&in_key), m) + delta_of(port_egress(&out_key), m);
 
-	if (s->flags & SESSION_SPLICED)
-		delta += s->splice_delta[LEFTWARD];
+	if (left != right)
+		delta += right->splice_delta[LEFTWARD];
 	m->left_delta = be32_of(delta);
+}
+
+/* Whether an earlier reconfiguration is not finished on one side of this agent: its betas are not known yet. */
+INLINE int unsettled(u64 nonce, u32 side)
+{
+	struct reconfig_key key = { nonce, side, 0 };
+	struct reconfig *r = port_reconfig(&key);
+
+	return r && r->phase != PHASE_DONE;
 }
 
 /* The two sessions of a proxy must agree about timestamps, or neither side could echo the other's. */
@@ -165,7 +177,7 @@ INLINE int splice_compatible(const struct session *a, const struct session *b)
 INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
 {
 	struct control_message *m = control_message(x);
-	u64 nonce = m->header.nonce;
+	u64 nonce = m->header.nonce, left = nonce;
 	u32 txid = be32_of(m->txid);
 	struct session *s = port_session(&nonce);
 
@@ -174,7 +186,9 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 	if (at_right_anchor(config, m)) {
 		u32 refusal = lock_at_right_anchor(x, s, nonce, txid);
 		m->handle = nonce;
-		m->left_delta = be32_of(0);
+		struct five_tuple out_key = reversed(&s->left_tuple);
+		m->beta = 0;
+		m->left_delta = be32_of(delta_of(port_egress(&out_key), m));
 		m->window_scale = s->offer[LEFTWARD].window_scale;
 		return control_answer(p, x, key, refusal ? MESSAGE_NACK_LOCK : MESSAGE_ACK_LOCK, refusal);
 	}
@@ -186,6 +200,8 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_SESSION_OVER);
 	if (next != s && !splice_compatible(s, next))
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_OPTIONS);
+	if (unsettled(left, SIDE_LEFT) || unsettled(nonce, SIDE_RIGHT))
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_BUSY);
 	if (lock_take(next, txid, m->left_anchor)) {
 		if (!lock_hold(next, m, key))
 			return VERDICT_DROP;
@@ -193,7 +209,7 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 	}
 	next->request_from = *key;
 	name_right_anchor(config, m, next);
-	gather_rightward(m, s);
+	gather_rightward(m, s, next);
 	m->header.nonce = nonce;
 	m->hops++;
 	tell(EVENT_LOCK_PENDING, nonce, txid, m->left_anchor, SIDE_RIGHT);
@@ -213,8 +229,9 @@ INLINE int lock_answer_passes(struct packet *p, struct scratch *x, struct sessio
 	}
 	s->lock = granted ? LOCKED : UNLOCKED;
 	tell(granted ? EVENT_LOCKED : EVENT_UNLOCKED, nonce, txid, m->left_anchor, SIDE_RIGHT);
-	if (granted)
-		gather_leftward(m, s);
+	struct session *left = s->flags & SESSION_SPLICED ? port_session(&s->peer) : s;
+	if (granted && left)
+		gather_leftward(m, left, s);
 	if (s->flags & SESSION_SPLICED)
 		m->header.nonce = s->peer;
 	x->control_to = reversed(&s->request_from);

@@ -48,7 +48,7 @@ _Static_assert(sizeof(struct setup_message) == 40, "setup_message");
 
 enum control_flag {
 	CONTROL_RIGHT_OF = 1,       /* right_anchor names the last middlebox to leave; it writes its neighbour there */
-	CONTROL_SPLICED = 2,        /* a spliced proxy is on the old path */
+	CONTROL_CLOCKS = 2,         /* a spliced proxy is on the old path, with clocks of its own */
 	CONTROL_DRAINED = 4,        /* the sender no longer needs the old path */
 	CONTROL_BETA = 8,           /* beta holds: the sender's cutoff is fixed */
 	CONTROL_BETA_KNOWN = 16,    /* the sender knows the receiver's beta */
@@ -63,7 +63,7 @@ struct control_message {
 	u8 reason, flags;               /* enum refusal, enum control_flag */
 	u8 hops, window_scale;          /* the sender's end host's */
 	u64 handle;                     /* the session's nonce at the right anchor */
-	be32 beta;
+	be32 beta;                      /* in the lock handshake: what is added to timestamps on the old path */
 };
 enum { CONTROL_BYTES = 52 };
 

@@ -54,11 +54,12 @@ INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, 
 	r->edge_delivered = in->seen.ack + (in->seen.window << (r->known_scale & 15));
 }
 
-/* The same clock on both paths, unless a proxy with a clock of its own leaves: then the offset must be measured. */
-INLINE void clock_is_known(struct reconfig *r, const struct entry *in)
+/* How far the clocks that the two anchors see are apart: gathered on the old path, unless a proxy with clocks of its own
+ * leaves; then it must be measured. */
+INLINE void clock_gathered(struct reconfig *r, const struct control_message *m)
 {
-	if (!(r->flags & RECONFIG_SPLICED) && !in->to.tsval_delta)
-		r->flags |= RECONFIG_TS_OFFSET;
+	r->ts_offset = be32_of(m->beta);
+	r->flags |= m->flags & CONTROL_CLOCKS ? RECONFIG_CLOCKS : RECONFIG_TS_OFFSET;
 }
 
 INLINE int new_path_entry(struct scratch *x, struct reconfig *r, u64 nonce, u32 side)
@@ -154,9 +155,8 @@ INLINE u32 new_path_start(struct packet *p, struct scratch *x, struct config *co
 	s->lock = LOCKED;
 	r->handle = m->handle;
 	r->right_anchor = m->right_anchor;
-	r->peer_delta = be32_of(m->left_delta) + s->leg_delta[SIDE_RIGHT];
-	if (m->flags & CONTROL_SPLICED)
-		r->flags |= RECONFIG_SPLICED;
+	r->peer_delta = be32_of(m->left_delta) + delta_of(in, m);
+	clock_gathered(r, m);
 	r->in_window_shift = (s32)m->window_scale - (s32)known_scale(s, SIDE_RIGHT);
 	be32 next = r->chain_length ? r->chain[0] : r->right_anchor;
 	u32 hop = subsession_to(p, config, next, &r->out_key, &to);
@@ -172,7 +172,6 @@ INLINE u32 new_path_start(struct packet *p, struct scratch *x, struct config *co
 		return 0;
 	}
 	new_path_offer(r, out);
-	clock_is_known(r, in);
 	r->phase = PHASE_HANDSHAKE;
 	tell(EVENT_NEW_PATH_SYN, nonce, r->txid, r->right_anchor, SIDE_RIGHT);
 	return new_path_syn(p, nonce);
@@ -205,7 +204,6 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 			r->flags |= RECONFIG_TIMESTAMPS;
 		r->in_window_shift = (s32)l->new_path.window_scale - (s32)known_scale(s, SIDE_LEFT);
 		new_path_offer(r, out);
-		clock_is_known(r, in);
 		r->new_next_hop = port_route(p, key->src);
 		if (!r->new_next_hop || new_path_entry(x, r, nonce, SIDE_LEFT))
 			return VERDICT_DROP;

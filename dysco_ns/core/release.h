@@ -67,12 +67,11 @@ INLINE void chain_replace(struct session *s, const struct reconfig *r)
 }
 
 /* The old path is over at this anchor. */
-INLINE void old_path_end(struct session *s, struct reconfig *r, u64 nonce, u32 side, struct entry *out,
-			 struct entry *old_in)
+INLINE void old_path_end(struct session *s, struct reconfig *r, u64 nonce, u32 side, struct entry *out)
 {
 	struct five_tuple new_in = r->new_in;
 
-	entry_bury(old_in);
+	session_bury(s, nonce, &r->old_in);
 	if (side == SIDE_RIGHT) {
 		s->right_sub = reversed(&new_in);
 		s->lock = UNLOCKED;
@@ -84,7 +83,7 @@ INLINE void old_path_end(struct session *s, struct reconfig *r, u64 nonce, u32 s
 	s->done_txid = r->txid;
 	r->phase = PHASE_SETTLING;
 	tell(EVENT_OLD_PATH_GONE, nonce, r->txid, 0, side);
-	settle(r, out, port_ingress(&new_in), nonce, side);
+	settle(r, out, port_ingress(&new_in), nonce, side, 0);
 }
 
 /* Right anchor: release has arrived. */
@@ -113,7 +112,7 @@ INLINE int release_at_right_anchor(struct packet *p, struct scratch *x, struct s
 			tell(EVENT_DRAINED, nonce, r->txid, 0, SIDE_LEFT);
 		over = r->flags & RECONFIG_DRAINED && m->flags & CONTROL_DRAINED && m->flags & CONTROL_BETA_KNOWN;
 		if (over)
-			old_path_end(s, r, nonce, SIDE_LEFT, out, in);
+			old_path_end(s, r, nonce, SIDE_LEFT, out);
 	}
 	if (r && r->txid == be32_of(m->txid))
 		release_write(m, r);
@@ -221,7 +220,7 @@ INLINE int release_answered(struct packet *p, struct scratch *x, struct config *
 	if (drained)
 		tell(EVENT_DRAINED, nonce, txid, 0, SIDE_RIGHT);
 	if (over)
-		old_path_end(s, r, nonce, SIDE_RIGHT, out, in);
+		old_path_end(s, r, nonce, SIDE_RIGHT, out);
 	return VERDICT_DROP;
 }
 

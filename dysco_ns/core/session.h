@@ -63,6 +63,26 @@ INLINE void entry_bury(struct entry *e)
 		e->flags |= ENTRY_TOMBSTONE;
 }
 
+INLINE void tombstone_drop(const struct five_tuple *at, u64 nonce)
+{
+	struct five_tuple key = *at;
+	struct entry *e = port_ingress(&key);
+
+	if (e && e->nonce == nonce && e->flags & ENTRY_TOMBSTONE)
+		port_drop_ingress(&key);
+}
+
+/* An old path is over: what still comes on it is swallowed as long as the session lives, or until it has had more. */
+INLINE void session_bury(struct session *s, u64 nonce, const struct five_tuple *old_in)
+{
+	struct five_tuple *grave = &s->buried[s->burials & (MAX_BURIED - 1)], key = *old_in;
+
+	tombstone_drop(grave, nonce);
+	*grave = key;
+	s->burials++;
+	entry_bury(port_ingress(&key));
+}
+
 /* Removes a session and all that belongs to it at this agent. */
 NOINLINE int session_forget(struct session *s, u64 nonce)
 {
@@ -81,6 +101,8 @@ NOINLINE int session_forget(struct session *s, u64 nonce)
 			port_drop_reconfig(&record);
 		}
 	}
+	for (u32 i = 0; i < MAX_BURIED; i++)
+		tombstone_drop(&s->buried[i], nonce);
 	if (s->left_sub.dport) {
 		key = s->left_sub;
 		e = port_ingress(&key);

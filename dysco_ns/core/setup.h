@@ -297,8 +297,6 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	for (int i = 0; i < MAX_MIDDLEBOXES; i++)
 		s->chain[i] = x->lists.chain[i];
 	s->new_path = x->lists.new_path;
-	if (s->chain_length && s->chain[(s->chain_length - 1) & (MAX_MIDDLEBOXES - 1)] == session.dst)
-		s->chain_length--; /* a new path's list ends with its right anchor */
 	if (is_own(config, session.dst))
 		s->flags = SESSION_LAST;
 	struct entry *taken = port_egress(&back);
@@ -367,11 +365,12 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 	}
 	if (!e) {
 		struct session *before = port_session(&nonce);
-		if (before && !before->over_ns) { /* the session passes here already: a loop, or a replay elsewhere */
+		if (before && !(before->flags & (SESSION_LEFT_CHAIN | SESSION_RST))) {
+			/* the session passes here already: a loop, a replay elsewhere, or two that insert this host */
 			port_count(COUNT_DROP_COLLISION);
 			return VERDICT_DROP;
 		}
-		session_forget(before, nonce); /* it has left this middlebox, and comes back */
+		session_forget(before, nonce); /* it has left this middlebox (or never quite came), and comes back */
 		if (session_join_left(x, config, nonce, key)) {
 			port_count(COUNT_DROP_TABLE_FULL);
 			return VERDICT_DROP;

@@ -56,11 +56,13 @@ INLINE u32 ts_echo(struct reconfig *r, const struct segment *s)
 	if (r->flags & RECONFIG_CUTOFF && s->tsecr == ts_held_out(r)) {
 		/* a beta of 0 changes nothing on the wire: only an acknowledged byte proves that it arrived */
 		if (r->beta_out || seq_after(s->ack, r->isn_out + 1))
-			r->flags |= RECONFIG_BETA_OUT;
+			r->flags |= RECONFIG_BETA_OUT | RECONFIG_ECHOED;
 		return r->ts_held;
 	}
-	if (!(r->flags & RECONFIG_BETA_OUT))
+	/* the first may be under way still when a message has told that the beta is known */
+	if (s->tsecr == r->ts_out0 || !(r->flags & RECONFIG_BETA_OUT))
 		return r->ts_out0;
+	r->flags |= RECONFIG_ECHOED;
 	return s->tsecr - r->beta_out;
 }
 
@@ -82,7 +84,7 @@ INLINE void timestamps_in_new(struct reconfig *r, const struct segment *s, u32 *
 		r->ts_offset = r->ts_delivered - real;
 		r->flags |= RECONFIG_TS_OFFSET;
 	}
-	if (r->flags & RECONFIG_SPLICED && seq_before(real + r->ts_offset, r->ts_delivered))
+	if (r->flags & RECONFIG_CLOCKS && seq_before(real + r->ts_offset, r->ts_delivered))
 		r->ts_offset = r->ts_delivered - real;
 	*tsval = ts_deliver(r, real + r->ts_offset);
 }

@@ -47,6 +47,7 @@ enum {
 	MAX_FILTER = 64,        /* classic BPF instructions of one policy */
 	MAX_INTERFACES = 8,
 	MAX_KEYS = 4,
+	MAX_BURIED = 4,         /* old paths of a live session that still swallow late segments */
 	MAX_NEXT_HOPS = 1024,
 	DAEMON_NEXT_HOPS = 512, /* from here on the daemon adds next hops, below it the core */
 	MAX_HEADER = 60,        /* bytes of a TCP header with options */
@@ -152,7 +153,7 @@ struct session {
 	u32 splice_delta[2];            /* by direction: added to sequence numbers by the proxy */
 	u32 flags;                      /* enum session_flag */
 	u32 chain_length;
-	be32 chain[MAX_MIDDLEBOXES];    /* middleboxes to the right of this agent */
+	be32 chain[MAX_MIDDLEBOXES];    /* middleboxes to the right of this agent; a new path's: its right anchor, too */
 	struct new_path new_path;       /* of a middlebox that a reconfiguration has brought in */
 	/* the lock of the subsession to the right, paper III-B */
 	u32 lock;                       /* enum lock_state */
@@ -162,7 +163,9 @@ struct session {
 	u64 lock_until_ns;
 	struct five_tuple request_from; /* as the request arrived: the answer goes back there */
 	struct held held;
-	u32 leg_delta[2];               /* by side: what a former anchor goes on adding to arriving sequence numbers */
+	u32 leg_delta[2];               /* by side: delta of the last reconfiguration here, without betas; for `dysco sessions` */
+	struct five_tuple buried[MAX_BURIED];   /* ingress keys of the last old paths: tombstones */
+	u32 burials;
 	u64 created_ns;
 	u64 over_ns;                    /* when it ended; 0: it lives */
 	u64 idle_since_ns, idle_packets;
@@ -186,11 +189,12 @@ enum reconfig_flag {
 	RECONFIG_PEER_CUTOFF = 64,  /* peer_cutoff is known from a message */
 	RECONFIG_DRAINED = 128,     /* this anchor no longer needs the old path */
 	RECONFIG_TIMESTAMPS = 256,
-	RECONFIG_SPLICED = 512,     /* a spliced proxy leaves: clocks differ */
+	RECONFIG_CLOCKS = 512,      /* a proxy with clocks of its own leaves: the offset is measured */
 	RECONFIG_PEER_DRAINED = 1024,
 	RECONFIG_FIRST_BYTE = 4096,
 	RECONFIG_EDGE = 32768,      /* the other end host offers at least the window that was delivered */
 	RECONFIG_RIGHT_OF = 16384,  /* left anchor: right_anchor still names the last middlebox to leave */
+	RECONFIG_ECHOED = 65536,    /* what arrives echoes timestamps with beta: none without is under way any more */
 	RECONFIG_SYN_ACK = 8192,    /* left anchor: the new path's SYN-ACK has come */
 };
 

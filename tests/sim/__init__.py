@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulation from Python: scenarios go in, outcomes come out; the loop is C (sim.h)."""
+
+from __future__ import annotations
+
+import ctypes as c
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+LIBRARY = Path(__file__).resolve().parents[2] / "build" / "libsim.so"
+PAIR = c.c_uint32 * 2
+
+
+class _Scenario(c.Structure):
+    _fields_ = [
+        *((name, c.c_uint32) for name in ("seed", "middleboxes", "chain", "sessions")),
+        ("bytes", PAIR),
+        *((n, c.c_uint32) for n in ("reconfigurations", "loss_ppm", "duplicate_ppm", "reorder_ppm", "delay_us", "jitter_us")),
+        ("mss", c.c_uint32),
+        ("window_shift", PAIR),
+        *((name, c.c_uint32) for name in ("timestamps", "sack", "gso", "trace")),
+    ]
+
+
+class Outcome(c.Structure):
+    """What a run ended with; `wrong` is empty when every invariant held."""
+
+    _fields_ = [
+        ("_wrong", c.c_char * 400),
+        *((name, c.c_uint64) for name in ("packets", "bytes", "virtual_us")),
+        *((name, c.c_uint32) for name in ("closed", "done", "refused", "cancelled", "unfinished")),
+        *((name, c.c_uint32) for name in ("paws", "old_acks", "timeouts", "overshoot", "entries_left")),
+    ]
+
+    @property
+    def wrong(self) -> str:
+        return bytes(self._wrong).decode()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Everything that a run depends on; bytes and window_shift are (rightward, leftward)."""
+
+    seed: int = 1
+    middleboxes: int = 3
+    chain: int = 1
+    sessions: int = 4
+    bytes: tuple[int, int] = (200_000, 200_000)
+    reconfigurations: int = 10
+    loss_ppm: int = 0
+    duplicate_ppm: int = 0
+    reorder_ppm: int = 0
+    delay_us: int = 500
+    jitter_us: int = 0
+    mss: int = 1400
+    window_shift: tuple[int, int] = (7, 7)
+    timestamps: int = 1
+    sack: int = 1
+    gso: int = 1
+    trace: int = field(default=0, compare=False)
+
+
+def run(scenario: Scenario) -> Outcome:
+    """One run, the same each time."""
+    library = c.CDLL(str(LIBRARY))
+    values = {k: PAIR(*v) if isinstance(v, tuple) else v for k, v in asdict(scenario).items()}
+    given, outcome = _Scenario(**values), Outcome()
+    library.sim_run(c.byref(given), c.byref(outcome))
+    return outcome

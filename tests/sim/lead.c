@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the daemons do: repeat, release, cancel, forget (as dysco_ns/agent/leader.py, in C for speed). */
+#include <stdio.h>
+#include <string.h>
+
+#include "sim.h"
+
+enum { FIRST_REPEAT = 20000, LAST_REPEAT = 500000, RELEASE_LAST = 1000000, GIVE_UP = 3000000, FORGET = 2000000 };
+
+static u32 command(struct sim *s, int host, u32 kind, u64 nonce, u32 txid, u32 side)
+{
+	struct command c = { .kind = kind, .nonce = nonce, .txid = txid, .side = side };
+	u32 refusal = agent_command(s->agent[host], &c);
+
+	sim_outbox(s, host);
+	return refusal;
+}
+
+static void ended(struct sim *s, struct lead *l, uint32_t *counter)
+{
+	(void)s;
+	l->active = 0;
+	++*counter;
+}
+
+void lead_start(struct sim *s, int host, u64 nonce, struct command *c)
+{
+	struct lead *l = 0;
+
+	for (int i = 0; i < SIM_LEADS; i++)
+		if (s->lead[i].active && s->lead[i].host == host && s->lead[i].nonce == nonce)
+			return;
+		else if (!s->lead[i].active)
+			l = &s->lead[i];
+	if (!l)
+		return;
+	c->kind = COMMAND_RECONFIGURE;
+	c->nonce = nonce;
+	c->txid = sim_random(s, 0) | 1;
+	*l = (struct lead){ host, 1, 0, 0, nonce, c->txid, s->now, s->now + FIRST_REPEAT, FIRST_REPEAT };
+	u32 refusal = agent_command(s->agent[host], c);
+	sim_outbox(s, host);
+	if (refusal)
+		ended(s, l, &s->outcome.refused);
+	lead_events(s, host);
+}
+
+static void heard(struct sim *s, int host, const struct event *e)
+{
+	if ((e->kind == EVENT_SETTLED || e->kind == EVENT_OLD_PATH_GONE) && s->forgets < SIM_FORGETS)
+		s->forget[s->forgets++] = (struct forget){ host, e->nonce, e->txid, e->side, s->now + FORGET };
+	if (e->side != SIDE_RIGHT)
+		return;
+	for (int i = 0; i < SIM_LEADS; i++) {
+		struct lead *l = &s->lead[i];
+		if (!l->active || l->host != host || l->nonce != e->nonce || l->txid != e->txid)
+			continue;
+		switch (e->kind) {
+		case EVENT_LOCK_REFUSED: ended(s, l, &s->outcome.refused); break;
+		case EVENT_CANCELLED: ended(s, l, &s->outcome.cancelled); break;
+		case EVENT_OLD_PATH_GONE: ended(s, l, &s->outcome.done); break;
+		case EVENT_NEW_PATH_READY: l->ready = 1, l->wait = FIRST_REPEAT, l->next_at = s->now + FIRST_REPEAT; break;
+		case EVENT_DRAINED: l->next_at = s->now; break;
+		}
+	}
+}
+
+void lead_events(struct sim *s, int host)
+{
+	struct event e;
+
+	while (agent_event(s->agent[host], &e)) {
+		if (s->scenario.trace)
+			printf("%11.3f event %d  kind %u session %08x txid %08x value %08x side %u\n", (double)s->now / 1000, host,
+			       e.kind, (u32)e.nonce, e.txid, e.value, e.side);
+		heard(s, host, &e);
+	}
+}
+
+static void due(struct sim *s, struct lead *l)
+{
+	usec last = l->ready ? RELEASE_LAST : LAST_REPEAT;
+
+	l->wait = l->wait * 2 < last ? l->wait * 2 : last;
+	l->next_at = s->now + l->wait;
+	if (l->ready) {
+		if (command(s, l->host, COMMAND_RELEASE, l->nonce, l->txid, 0) == REFUSED_NO_SESSION)
+			ended(s, l, &s->outcome.unfinished);
+	} else if (s->now - l->started < GIVE_UP) {
+		command(s, l->host, COMMAND_REPEAT, l->nonce, l->txid, 0);
+	} else if (!l->cancelling) {
+		l->cancelling = 1;
+		l->next_at = s->now + FIRST_REPEAT;
+		command(s, l->host, COMMAND_CANCEL, l->nonce, l->txid, 0);
+	} else if (command(s, l->host, COMMAND_FORGET_RECORD, l->nonce, l->txid, SIDE_RIGHT) == REFUSED_BAD_STATE) {
+		l->started = s->now;
+		l->cancelling = 0;
+	} else if (l->active) {
+		lead_events(s, l->host);
+		if (l->active)
+			ended(s, l, &s->outcome.cancelled);
+	}
+}
+
+void lead_timer(struct sim *s)
+{
+	for (int i = 0; i < SIM_LEADS; i++)
+		if (s->lead[i].active && s->lead[i].next_at <= s->now) {
+			due(s, &s->lead[i]);
+			lead_events(s, s->lead[i].host);
+		}
+	for (uint32_t i = 0; i < s->forgets;) {
+		struct forget f = s->forget[i];
+		if (f.at > s->now) {
+			i++;
+			continue;
+		}
+		s->forget[i] = s->forget[--s->forgets];
+		command(s, f.host, COMMAND_FORGET_RECORD, f.nonce, f.txid, f.side);
+	}
+}
+
+uint32_t lead_pending(const struct sim *s)
+{
+	uint32_t n = s->forgets;
+
+	for (int i = 0; i < SIM_LEADS; i++)
+		n += s->lead[i].active;
+	return n;
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A deterministic simulation of Dysco: agents on the host library, TCP end points of their own, a network that loses,
+ * duplicates, reorders and delays.  Everything follows from the scenario and its seed.
+ *
+ * The end points and the observer of the wire (oracle.c) share no code with the core: they read packets themselves.
+ */
+#ifndef SIM_H
+#define SIM_H
+#include <stddef.h>
+#include <stdint.h>
+
+#include "agent.h"
+
+enum { SIM_HOSTS = 12, SIM_SESSIONS = 64, SIM_TEXT = 400 };
+
+/* Filled in by Python; all fields u32 so that both sides agree on the layout. */
+struct scenario {
+	uint32_t seed;
+	uint32_t middleboxes;           /* hosts between client and server, 0..10 */
+	uint32_t chain;                 /* how many of them sessions begin with */
+	uint32_t sessions;
+	uint32_t bytes[2];              /* of each session, rightward and leftward; the second half may be 0 */
+	uint32_t reconfigurations;
+	uint32_t loss_ppm, duplicate_ppm, reorder_ppm;
+	uint32_t delay_us, jitter_us;
+	uint32_t mss;
+	uint32_t window_shift[2];
+	uint32_t timestamps, sack, gso;
+	uint32_t trace;                 /* print every packet */
+};
+
+struct outcome {
+	char wrong[SIM_TEXT];           /* empty: every invariant held */
+	uint64_t packets, bytes, virtual_us;
+	uint32_t closed, done, refused, cancelled, unfinished;
+	uint32_t paws, old_acks, timeouts, overshoot;
+	uint32_t entries_left;
+};
+
+struct sim;
+typedef uint64_t usec;
+
+/* ---- end points: tcp.c ---- */
+
+struct range {
+	uint32_t from, to;
+};
+
+struct tcp {
+	struct sim *sim;
+	int host, other;                /* index of this end in sim->end */
+	be32 address, peer;
+	be16 port, peer_port;
+	enum { TCP_IDLE, TCP_OPENING, TCP_ANSWERING, TCP_OPEN } state;
+	uint32_t iss, irs, snd_una, snd_nxt, snd_max, rcv_nxt;
+	uint32_t window, own_window, shift_in, shift_out, mss;
+	uint32_t timestamps, sack;
+	uint32_t ts_recent, ts_offset, last_ack_sent;
+	uint32_t total, available;      /* bytes to send, bytes that the application has written so far */
+	uint32_t fin_sent, fin_seen, peer_total;
+	uint64_t stream, peer_stream;   /* seeds of what is sent and expected */
+	struct range early[16];
+	uint32_t earlies, dup_acks, cwnd, backoff;
+	usec rto_at, ack_at;
+};
+
+void tcp_open(struct tcp *t);
+void tcp_receive(struct tcp *t, const struct packet *p);
+void tcp_timer(struct tcp *t);
+void tcp_write(struct tcp *t, uint32_t bytes);
+int tcp_closed(const struct tcp *t);
+
+/* ---- the observer of the wire: oracle.c ---- */
+
+void oracle_wire(struct sim *s, const struct packet *p, int end_host);
+int oracle_checksum(const struct packet *p);
+
+/* ---- the daemons: lead.c ---- */
+
+void lead_start(struct sim *s, int host, u64 nonce, struct command *c);
+void lead_events(struct sim *s, int host);
+void lead_timer(struct sim *s);
+uint32_t lead_pending(const struct sim *s);
+
+/* ---- the whole: sim.c ---- */
+
+struct lead {
+	int host, active, ready, cancelling;
+	u64 nonce;
+	u32 txid;
+	usec started, next_at, wait;
+};
+struct forget {
+	int host;
+	u64 nonce;
+	u32 txid, side;
+	usec at;
+};
+enum { SIM_LEADS = 256, SIM_FORGETS = 1024, SIM_FLOWS = 8192 };
+
+struct flow {
+	struct five_tuple key;
+	uint32_t used, high;
+};
+
+struct event_at {
+	usec at;
+	uint64_t order;
+	int host;
+	struct packet *packet;
+};
+
+struct sim {
+	struct scenario scenario;
+	struct outcome outcome;
+	usec now;
+	uint64_t random, order;
+	int hosts;
+	struct agent *agent[SIM_HOSTS];
+	be32 address[SIM_HOSTS];
+	struct tcp end[2 * SIM_SESSIONS];
+	struct event_at *heap;
+	uint32_t heap_count, heap_room;
+	struct lead lead[SIM_LEADS];
+	struct forget forget[SIM_FORGETS];
+	uint32_t forgets;
+	struct flow flow[SIM_FLOWS];
+	struct packet *pool;
+};
+
+uint32_t sim_random(struct sim *s, uint32_t below);
+void sim_wrong(struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+struct packet *sim_packet(struct sim *s);
+void sim_recycle(struct sim *s, struct packet *p);
+/* A host's stack sends: the packet passes its agent's egress. */
+void sim_host_sends(struct sim *s, int host, struct packet *p);
+/* What an agent has sent beside the packet of its last pass. */
+void sim_outbox(struct sim *s, int host);
+int sim_run(const struct scenario *scenario, struct outcome *outcome);
+
+/* Numbers on the wire, for end points and observer. */
+static inline uint32_t get32(const uint8_t *p) { return (uint32_t)p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3]; }
+static inline uint32_t get16(const uint8_t *p) { return (uint32_t)p[0] << 8 | p[1]; }
+static inline void put32(uint8_t *p, uint32_t v) { p[0] = v >> 24, p[1] = v >> 16, p[2] = v >> 8, p[3] = v; }
+static inline void put16(uint8_t *p, uint32_t v) { p[0] = v >> 8, p[1] = v; }
+static inline int after(uint32_t a, uint32_t b) { return (int32_t)(a - b) > 0; }
+static inline uint8_t stream_byte(uint64_t seed, uint32_t at)
+{
+	uint64_t x = (seed + at) * 0x9e3779b97f4a7c15u;
+	return (uint8_t)((x ^ x >> 29) * 0xbf58476d1ce4e5b9u >> 56);
+}
+
+enum { F_FIN = 1, F_SYN = 2, F_RST = 4, F_PSH = 8, F_ACK = 16 };
+enum { IP_AT = 14, TCP_AT = 34, PAYLOAD_MAX = 8000 };
+
+/* A segment's header, read by the observer's and the end points' own parser. */
+struct view {
+	uint32_t src, dst, sport, dport, seq, ack, flags, window, payload, data_at;
+	uint32_t has_ts, tsval, tsecr, sacks, mss, scale, has_scale, sack_ok, control;
+	struct range sack[4];
+};
+int view_read(const struct packet *p, struct view *v);
+void sim_checksum(struct packet *p);
+
+#endif

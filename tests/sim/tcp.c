@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A TCP end point (RFC 9293, 7323, 2018), as strict as Linux where that matters: PAWS, RFC 5961, no reneging. */
+#include <string.h>
+
+#include "sim.h"
+
+enum { RTO_US = 30000, RTO_MAX_US = 2000000, CWND = 24, ACK_DELAY_US = 2000, MAX_WINDOW = 1 << 20 };
+
+static uint32_t clock_of(const struct tcp *t) { return (uint32_t)(t->sim->now / 1000) + t->ts_offset; }
+static uint32_t offset_of(uint32_t seq, uint32_t isn) { return seq - isn - 1; }
+
+/* ---- sending ---- */
+
+static uint8_t *start(struct tcp *t, struct packet *p, uint32_t flags, uint32_t seq)
+{
+	uint8_t *d = p->data, *o = d + TCP_AT + 20;
+
+	memset(d, 0, TCP_AT + 60);
+	d[12] = 8;
+	d[IP_AT] = 0x45;
+	d[IP_AT + 6] = 0x40;
+	d[IP_AT + 8] = 64;
+	d[IP_AT + 9] = 6;
+	memcpy(d + IP_AT + 12, &t->address, 4);
+	memcpy(d + IP_AT + 16, &t->peer, 4);
+	memcpy(d + TCP_AT, &t->port, 2);
+	memcpy(d + TCP_AT + 2, &t->peer_port, 2);
+	put32(d + TCP_AT + 4, seq);
+	put32(d + TCP_AT + 8, flags & F_ACK ? t->rcv_nxt : 0);
+	d[TCP_AT + 13] = (uint8_t)flags;
+	uint32_t window = flags & F_SYN ? t->own_window : t->own_window >> t->shift_out;
+	put16(d + TCP_AT + 14, window > 65535 ? 65535 : window);
+	if (flags & F_SYN) {
+		*o++ = 2, *o++ = 4, put16(o, t->mss), o += 2;
+		if (t->sack)
+			*o++ = 1, *o++ = 1, *o++ = 4, *o++ = 2;
+		*o++ = 1, *o++ = 3, *o++ = 3, *o++ = (uint8_t)t->shift_out;
+	}
+	if (t->timestamps) {
+		*o++ = 1, *o++ = 1, *o++ = 8, *o++ = 10;
+		put32(o, clock_of(t));
+		put32(o + 4, flags & F_ACK ? t->ts_recent : 0);
+		o += 8;
+	}
+	if (t->sack && t->state == TCP_OPEN && t->earlies && !(flags & F_SYN)) {
+		uint32_t n = t->earlies > 3 ? 3 : t->earlies;
+		*o++ = 1, *o++ = 1, *o++ = 5, *o++ = (uint8_t)(2 + 8 * n);
+		for (uint32_t i = 0; i < n; i++, o += 8)
+			put32(o, t->early[i].from), put32(o + 4, t->early[i].to);
+	}
+	d[TCP_AT + 12] = (uint8_t)((o - d - TCP_AT) / 4 << 4);
+	if (flags & F_ACK)
+		t->last_ack_sent = t->rcv_nxt;
+	return o;
+}
+
+static void finish(struct tcp *t, struct packet *p, uint8_t *end)
+{
+	p->length = (uint32_t)(end - p->data);
+	sim_checksum(p);
+	sim_host_sends(t->sim, t->host, p);
+}
+
+static void send_ack(struct tcp *t, uint32_t seq)
+{
+	struct packet *p = sim_packet(t->sim);
+
+	t->ack_at = 0;
+	finish(t, p, start(t, p, F_ACK, seq));
+}
+
+static uint32_t end_of_data(const struct tcp *t) { return t->iss + 1 + t->total; }
+
+/* One data segment from `seq`, of at most `most` bytes; returns how far it reached. */
+static uint32_t send_data(struct tcp *t, uint32_t seq, uint32_t most)
+{
+	uint32_t left = t->iss + 1 + t->available - seq, n = most < left ? most : left;
+	int fin = seq + n == end_of_data(t) && t->available == t->total;
+	struct packet *p = sim_packet(t->sim);
+	uint8_t *o = start(t, p, F_ACK | (n ? F_PSH : 0) | (fin ? F_FIN : 0), seq);
+
+	for (uint32_t i = 0; i < n; i++)
+		*o++ = stream_byte(t->stream, offset_of(seq, t->iss) + i);
+	p->gso_size = n > t->mss ? t->mss : 0;
+	t->fin_sent |= fin;
+	finish(t, p, o);
+	t->ack_at = 0;
+	return seq + n + fin;
+}
+
+static void output(struct tcp *t)
+{
+	if (t->state != TCP_OPEN)
+		return;
+	for (;;) {
+		uint32_t flying = t->snd_nxt - t->snd_una, room = t->cwnd * t->mss;
+		room = room < t->window ? room : t->window;
+		uint32_t written = t->iss + 1 + t->available;
+		int fin = t->available == t->total && !after(t->snd_nxt, end_of_data(t));
+		if (flying >= room || (!after(written, t->snd_nxt) && !fin))
+			break;
+		uint32_t most = t->mss * (t->sim->scenario.gso ? 1 + sim_random(t->sim, 3) : 1);
+		if (sim_random(t->sim, 8) == 0)
+			most = 1 + sim_random(t->sim, t->mss);
+		most = most < room - flying ? most : room - flying;
+		t->snd_nxt = send_data(t, t->snd_nxt, most);
+		if (after(t->snd_nxt, t->snd_max))
+			t->snd_max = t->snd_nxt;
+		if (!t->rto_at)
+			t->rto_at = t->sim->now + (RTO_US << t->backoff);
+	}
+}
+
+void tcp_write(struct tcp *t, uint32_t bytes)
+{
+	t->available = bytes < t->total - t->available ? t->available + bytes : t->total;
+	output(t);
+}
+
+static void send_syn(struct tcp *t)
+{
+	struct packet *p = sim_packet(t->sim);
+
+	finish(t, p, start(t, p, t->state == TCP_ANSWERING ? F_SYN | F_ACK : F_SYN, t->iss));
+	t->rto_at = t->sim->now + ((usec)RTO_US * 4 << t->backoff);
+}
+
+void tcp_open(struct tcp *t)
+{
+	t->state = TCP_OPENING;
+	t->cwnd = CWND;
+	t->iss = sim_random(t->sim, 0) - (sim_random(t->sim, 3) ? 0 : 20000);
+	t->snd_una = t->iss;
+	t->snd_nxt = t->snd_max = t->iss + 1;
+	send_syn(t);
+}
+
+/* ---- receiving ---- */
+
+static void take_early(struct tcp *t, uint32_t from, uint32_t to)
+{
+	struct range fresh = { from, to };
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < t->earlies; i++) {
+		struct range r = t->early[i];
+		if (after(r.from, fresh.to) || after(fresh.from, r.to)) {
+			t->early[kept++] = r;
+			continue;
+		}
+		fresh.from = after(fresh.from, r.from) ? r.from : fresh.from;
+		fresh.to = after(r.to, fresh.to) ? r.to : fresh.to;
+	}
+	t->earlies = kept;
+	if (kept < 15) {
+		memmove(t->early + 1, t->early, kept * sizeof(fresh));
+		t->early[0] = fresh; /* the latest first, as RFC 2018 wants */
+		t->earlies++;
+	}
+}
+
+static void advance(struct tcp *t)
+{
+	for (uint32_t i = 0; i < t->earlies;) {
+		if (!after(t->early[i].from, t->rcv_nxt)) {
+			if (after(t->early[i].to, t->rcv_nxt))
+				t->rcv_nxt = t->early[i].to;
+			t->early[i] = t->early[--t->earlies];
+			i = 0;
+		} else {
+			i++;
+		}
+	}
+}
+
+static void check_payload(struct tcp *t, const struct packet *p, const struct view *v)
+{
+	for (uint32_t i = 0; i < v->payload; i++) {
+		uint32_t at = offset_of(v->seq, t->irs) + i;
+		if (at >= t->peer_total || p->data[v->data_at + i] != stream_byte(t->peer_stream, at)) {
+			sim_wrong(t->sim, "host %d was given a wrong byte at offset %u of %u (seq %u)", t->host, at, t->peer_total, v->seq + i);
+			return;
+		}
+	}
+	if (v->flags & F_FIN && offset_of(v->seq, t->irs) + v->payload != t->peer_total)
+		sim_wrong(t->sim, "host %d was given a FIN after %u bytes, not %u", t->host, offset_of(v->seq, t->irs) + v->payload, t->peer_total);
+}
+
+/* Acknowledgment, window and SACK; 0: the segment must be ignored. */
+static int take_ack(struct tcp *t, const struct view *v)
+{
+	struct sim *s = t->sim;
+
+	if (after(v->ack, t->snd_max)) {
+		sim_wrong(s, "host %d was acknowledged %u, %u beyond what it has sent", t->host, v->ack, v->ack - t->snd_max);
+		return 0;
+	}
+	if (after(t->snd_una - MAX_WINDOW, v->ack)) {
+		s->outcome.old_acks++;
+		return 0;
+	}
+	for (uint32_t i = 0; i < v->sacks; i++) {
+		if (after(v->sack[i].to, t->snd_max) || !after(v->sack[i].to, v->sack[i].from))
+			sim_wrong(s, "host %d was shown SACK %u-%u, sent up to %u", t->host, v->sack[i].from, v->sack[i].to, t->snd_max);
+		if (v->sack[i].from == v->ack && v->ack == t->snd_una)
+			sim_wrong(s, "host %d was shown SACK at its acknowledgment %u: reneging", t->host, v->ack);
+	}
+	if (v->has_ts && v->flags & F_ACK && (after(v->tsecr, clock_of(t)) || after(t->ts_offset, v->tsecr)))
+		sim_wrong(s, "host %d was echoed %u, its clock went from %u to %u", t->host, v->tsecr, t->ts_offset, clock_of(t));
+	if (after(v->ack, t->snd_una)) {
+		t->snd_una = v->ack;
+		t->snd_nxt = after(t->snd_una, t->snd_nxt) ? t->snd_una : t->snd_nxt;
+		t->dup_acks = t->backoff = 0;
+		t->cwnd = t->cwnd < CWND ? t->cwnd + 1 : CWND;
+		t->rto_at = t->snd_una == t->snd_max ? 0 : s->now + RTO_US;
+	} else if (v->ack == t->snd_una && !v->payload && t->snd_una != t->snd_max && ++t->dup_acks == 3) {
+		send_data(t, t->snd_una, t->mss);
+	}
+	if (!after(t->snd_una, v->ack))
+		t->window = v->window << t->shift_in;
+	return 1;
+}
+
+static void take_data(struct tcp *t, const struct packet *p, const struct view *v)
+{
+	uint32_t length = v->payload + !!(v->flags & F_FIN), end = v->seq + length;
+
+	if (!length) {
+		if (v->seq - t->rcv_nxt > MAX_WINDOW && after(t->rcv_nxt, v->seq))
+			send_ack(t, t->snd_nxt);
+		return;
+	}
+	if (after(end, t->rcv_nxt + t->own_window)) {
+		t->sim->outcome.overshoot++;
+		send_ack(t, t->snd_nxt);
+		return;
+	}
+	check_payload(t, p, v);
+	int in_order = !after(v->seq, t->rcv_nxt) && after(end, t->rcv_nxt);
+	if (in_order) {
+		t->sim->outcome.bytes += end - t->rcv_nxt;
+		t->rcv_nxt = end;
+		advance(t);
+	} else if (after(v->seq, t->rcv_nxt)) {
+		take_early(t, v->seq, end);
+	}
+	if (t->rcv_nxt == t->irs + 2 + t->peer_total)
+		t->fin_seen = 1;
+	if (in_order && !t->earlies && !t->ack_at && sim_random(t->sim, 2))
+		t->ack_at = t->sim->now + ACK_DELAY_US;
+	else
+		send_ack(t, t->snd_nxt);
+}
+
+static void take_syn(struct tcp *t, const struct view *v)
+{
+	if (t->state == TCP_IDLE && !(v->flags & F_ACK)) {
+		t->irs = v->seq;
+		t->rcv_nxt = v->seq + 1;
+		t->iss = sim_random(t->sim, 0);
+		t->snd_una = t->iss;
+		t->snd_nxt = t->snd_max = t->iss + 1;
+		t->cwnd = CWND;
+		t->state = TCP_ANSWERING;
+	} else if (t->state == TCP_OPENING && v->flags & F_ACK && v->ack == t->iss + 1) {
+		t->irs = v->seq;
+		t->rcv_nxt = v->seq + 1;
+		t->snd_una = v->ack;
+		t->state = TCP_OPEN;
+		t->rto_at = t->backoff = 0;
+	} else {
+		if (t->state == TCP_OPEN)
+			send_ack(t, t->snd_nxt);
+		return;
+	}
+	t->window = v->window;
+	t->shift_in = v->has_scale ? v->scale : 0;
+	t->shift_out = v->has_scale ? t->shift_out : 0;
+	t->timestamps &= v->has_ts;
+	t->sack &= v->sack_ok;
+	t->ts_recent = v->tsval;
+	t->mss = v->mss < t->mss ? v->mss : t->mss;
+	if (t->state == TCP_ANSWERING)
+		send_syn(t);
+	else
+		send_ack(t, t->snd_nxt);
+	output(t);
+}
+
+void tcp_receive(struct tcp *t, const struct packet *p)
+{
+	struct view v;
+
+	if (view_read(p, &v) || v.control) {
+		sim_wrong(t->sim, "host %d was given a segment that it must not see", t->host);
+		return;
+	}
+	if (v.flags & F_RST) {
+		sim_wrong(t->sim, "host %d was reset", t->host);
+		return;
+	}
+	if (v.flags & F_SYN) {
+		take_syn(t, &v);
+		return;
+	}
+	if (t->state == TCP_IDLE || t->state == TCP_OPENING)
+		return;
+	if (t->timestamps && v.has_ts && after(t->ts_recent, v.tsval)) {
+		t->sim->outcome.paws++;
+		send_ack(t, t->snd_nxt);
+		return;
+	}
+	if (t->timestamps && v.has_ts && !after(v.seq, t->last_ack_sent))
+		t->ts_recent = v.tsval;
+	if (t->state == TCP_ANSWERING) {
+		if (!(v.flags & F_ACK) || v.ack == t->iss)
+			return;
+		t->state = TCP_OPEN;
+		t->rto_at = t->backoff = 0;
+	}
+	if (v.flags & F_ACK && !take_ack(t, &v))
+		return;
+	take_data(t, p, &v);
+	output(t);
+}
+
+void tcp_timer(struct tcp *t)
+{
+	usec now = t->sim->now;
+
+	if (t->ack_at && t->ack_at <= now)
+		send_ack(t, t->snd_nxt);
+	if (!t->rto_at || t->rto_at > now)
+		return;
+	t->sim->outcome.timeouts++;
+	t->backoff = t->backoff < 6 ? t->backoff + 1 : 6;
+	if (t->state != TCP_OPEN) {
+		send_syn(t);
+		return;
+	}
+	t->rto_at = now + (RTO_US << t->backoff);
+	t->cwnd = 2;
+	if (t->window == 0) {
+		send_ack(t, t->snd_una - 1); /* a probe */
+		return;
+	}
+	t->snd_nxt = t->snd_una;
+	t->rto_at = 0;
+	output(t);
+}
+
+int tcp_closed(const struct tcp *t) { return t->fin_seen && t->fin_sent && t->snd_una == t->iss + 2 + t->total; }
