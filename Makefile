@@ -16,7 +16,12 @@ C_FLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Werror -MMD -MP
 
 OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/tcp_proxy $(BUILD)/bulk $(BUILD)/connect
 
-.PHONY: help setup build doctor experiment-proxy-removal experiments bench figures notebooks test test-unit static clean
+SIM := dysco_ns/host/agent.c $(filter-out tests/sim/main.c,$(wildcard tests/sim/*.c))
+SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/core -Idysco_ns/host -Itests/sim
+SIM_HEADERS := $(wildcard dysco_ns/core/*.h dysco_ns/host/*.h tests/sim/*.h)
+SIMULATORS := $(BUILD)/libsim.so $(BUILD)/sim $(BUILD)/sim-sanitized
+
+.PHONY: help setup build doctor experiment-proxy-removal experiments bench figures notebooks test test-unit mutants static clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +53,15 @@ $(BUILD)/bulk: $(wildcard lab/tools/bulk/*.c lab/tools/bulk/*.h) $(BUILD)/.setup
 $(BUILD)/connect: lab/tools/connect/connect.c $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
 
+$(BUILD)/libsim.so: $(SIM) $(SIM_HEADERS) $(BUILD)/.setup
+	gcc $(SIM_FLAGS) -fPIC -shared $(SIM) -o $@
+
+$(BUILD)/sim: $(SIM) tests/sim/main.c $(SIM_HEADERS) $(BUILD)/.setup
+	gcc $(SIM_FLAGS) $(SIM) tests/sim/main.c -o $@
+
+$(BUILD)/sim-sanitized: $(SIM) tests/sim/main.c $(SIM_HEADERS) $(BUILD)/.setup
+	gcc $(SIM_FLAGS) -fsanitize=address,undefined -fno-omit-frame-pointer $(SIM) tests/sim/main.c -o $@
+
 -include $(wildcard $(BUILD)/*.d)
 
 # ---- use ----
@@ -77,11 +91,14 @@ static: build
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 
-test-unit: build ## tests that need no network
-	$(VENV)/pytest tests/unit
+test-unit: build $(SIMULATORS) ## tests that need no network: units, simulator
+	$(VENV)/pytest tests/unit tests/sim
 
-test: static ## proves the code: static checks, unit tests, real networks
+test: static $(SIMULATORS) ## proves the code: static checks, units, simulator, real networks
 	$(SUDO) $(VENV)/pytest tests
+
+mutants: build ## wrong changes to the core that the simulator must catch
+	@$(VENV)/python -m tests.sim.mutants
 
 clean: ## removes what the lab left in the kernel (its own objects only) and build outputs; never results
 	@if [ -x $(VENV)/dysco-lab ]; then $(LAB) down; fi

@@ -21,7 +21,7 @@ FORGET_S = 2.0  # a record that has settled is dropped after this
 SIDE_RIGHT = 1
 CONTROL_RIGHT_OF = 1
 
-RETRY_HELPS = {"locked", "busy", "timeout", "not_spliced"}
+RETRY_HELPS = {"locked", "busy", "timeout", "not_spliced", "bad_state"}
 REASONS = {
     "no_session": "no such session here (it may be over; `dysco sessions` lists them)",
     "session_over": "the session is over",

@@ -40,8 +40,11 @@ INLINE void header_for_new(struct segment *s, const struct reconfig *r, const st
 		tcp->ack = be32_of(plan->ack_new);
 	tcp->window = be16_of(plan->window_new);
 	segment_set_timestamp(s, plan->ts.new_tsval, plan->ts.new_tsecr);
-	u32 high = plan->sack_high; /* nothing shown begins before `high`: nothing is hidden */
-	segment_clip_sack(s, plan->sack_delta, (struct sack_bounds){ 1, high, high + 0x40000000, high - 1 });
+	/* A block at the start of the new path beside an ack of that start must not outlive the old path: delivered late,
+	 * it would look like reneging.  Otherwise nothing shown begins before `high`, and nothing is hidden. */
+	u32 high = plan->sack_high;
+	segment_clip_sack(s, plan->sack_delta,
+			  (struct sack_bounds){ 1, high, high + 0x40000000, plan->ack_is_start ? high : high - 1 });
 }
 
 /* Moves the header just written to the emission: a copy of payload bytes from..from+length will leave under it. */

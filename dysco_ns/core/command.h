@@ -54,7 +54,7 @@ INLINE u32 command_reconfigure(struct packet *p, struct scratch *x, struct confi
 		return REFUSED_BUSY;
 	struct five_tuple out_key = s->right_tuple, old_in = reversed(&s->right_sub);
 	struct entry *out = port_egress(&out_key), *in = port_ingress(&old_in);
-	if (!out || !in || !(s->offer[LEFTWARD].has & OFFER_SEEN))
+	if (!out || !in || !(s->offer[LEFTWARD].has & OFFER_SEEN) || !both_ways_seen(out, in))
 		return REFUSED_BAD_STATE;
 	if (lock_take(s, c->txid, s->right_sub.src))
 		return REFUSED_LOCKED;

@@ -110,6 +110,8 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 	struct entry *out = port_egress(&out_key), *in = port_ingress(&s->left_sub);
 	if (!out || !in)
 		return REFUSED_SESSION_OVER;
+	if (!both_ways_seen(out, in))
+		return REFUSED_BAD_STATE;
 	r = (struct reconfig *)x->reconfig;
 	__builtin_memset(r, 0, sizeof(*r));
 	r->txid = txid;

@@ -36,6 +36,12 @@ INLINE void new_path_offer(struct reconfig *r, const struct entry *out)
 	r->ts_held = out->seen.tsval;
 }
 
+/* Whether the handshake is over as far as these two entries have seen: without numbers there is nothing to begin from. */
+INLINE int both_ways_seen(const struct entry *out, const struct entry *in)
+{
+	return (out->seen.has & in->seen.has & (SEEN_SEQ | SEEN_ACK)) == (SEEN_SEQ | SEEN_ACK);
+}
+
 /* Both anchors, when the record is made: what the entries have seen so far.  From here on the slow path keeps it. */
 INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, const struct entry *out,
 			 const struct entry *in)

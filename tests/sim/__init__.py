@@ -29,7 +29,7 @@ class Outcome(c.Structure):
         ("_wrong", c.c_char * 400),
         *((name, c.c_uint64) for name in ("packets", "bytes", "virtual_us")),
         *((name, c.c_uint32) for name in ("closed", "done", "refused", "cancelled", "unfinished")),
-        *((name, c.c_uint32) for name in ("paws", "old_acks", "timeouts", "overshoot", "entries_left")),
+        *((name, c.c_uint32) for name in ("paws", "old_acks", "timeouts", "overshoot", "late_echoes", "entries_left")),
     ]
 
     @property

@@ -103,14 +103,16 @@ void oracle_wire(struct sim *s, const struct packet *p, int end_host)
 	struct flow *f = flow_of(s, key);
 	uint32_t end = v.seq + v.payload + !!(v.flags & F_FIN);
 	if (v.flags & F_SYN) {
+		f->high = f->used && after(f->high, v.seq + 1) ? f->high : v.seq + 1; /* it may be a repeated one */
 		f->used = 1;
-		f->high = v.seq + 1;
 		return;
 	}
 	if (!f->used)
 		return;
-	/* middleboxes pass on what a lossy network has left of the stream: gaps are theirs to have */
-	int complete = end_host || !(s->scenario.loss_ppm + s->scenario.reorder_ppm + s->scenario.jitter_us);
+	/* middleboxes pass on what a lossy network has left of the stream, and what a new path has brought earlier than
+	 * the old one the rest: gaps are theirs to have */
+	int complete = end_host || !(s->scenario.loss_ppm + s->scenario.reorder_ppm + s->scenario.jitter_us +
+				     s->scenario.reconfigurations);
 	if (complete && v.payload && after(v.seq, f->high))
 		sim_wrong(s, "a gap of %u bytes on a subsession from port %u to %u", v.seq - f->high, v.sport, v.dport);
 	if (after(end, f->high))

@@ -33,7 +33,7 @@ struct outcome {
 	char wrong[SIM_TEXT];           /* empty: every invariant held */
 	uint64_t packets, bytes, virtual_us;
 	uint32_t closed, done, refused, cancelled, unfinished;
-	uint32_t paws, old_acks, timeouts, overshoot;
+	uint32_t paws, old_acks, timeouts, overshoot, late_echoes;
 	uint32_t entries_left;
 };
 
