@@ -14,12 +14,12 @@ static uint32_t draw(uint64_t *state, uint32_t below)
 static struct scenario scenario_of(uint32_t seed)
 {
 	uint64_t x = seed;
-	uint32_t lossy = draw(&x, 3), boxes = draw(&x, 6);
+	uint32_t lossy = draw(&x, 3), boxes = draw(&x, 6), chain = draw(&x, boxes + 1);
 
 	return (struct scenario){
 		.seed = seed,
 		.middleboxes = boxes,
-		.chain = draw(&x, boxes + 1),
+		.chain = chain,
 		.sessions = 1 + draw(&x, 5),
 		.bytes = { 1000 + draw(&x, 150000), 1000 + draw(&x, 150000) },
 		.reconfigurations = draw(&x, 16),
@@ -33,6 +33,7 @@ static struct scenario scenario_of(uint32_t seed)
 		.timestamps = 1,
 		.sack = draw(&x, 4) != 0,
 		.gso = draw(&x, 2),
+		.deaf = boxes > chain && draw(&x, 4) == 0 ? chain + 1 : 0,
 	};
 }
 

@@ -26,6 +26,7 @@ struct scenario {
 	uint32_t mss;
 	uint32_t window_shift[2];
 	uint32_t timestamps, sack, gso;
+	uint32_t deaf;                  /* a middlebox that swallows SYN-ACKs, new paths' if it is not on the first chain; 0: none */
 	uint32_t trace;                 /* print every packet */
 };
 

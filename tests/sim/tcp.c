@@ -186,6 +186,20 @@ static void check_payload(struct tcp *t, const struct packet *p, const struct vi
 		sim_wrong(t->sim, "host %d was given a FIN after %u bytes, not %u", t->host, offset_of(v->seq, t->irs) + v->payload, t->peer_total);
 }
 
+/* Whether the other end has really received from..to of what this one has sent. */
+static int peer_has(const struct tcp *t, uint32_t from, uint32_t to)
+{
+	const struct tcp *peer = &t->sim->end[t->other];
+	uint32_t shift = peer->irs - t->iss;
+
+	if (!after(to + shift, peer->rcv_nxt))
+		return 1;
+	for (uint32_t i = 0; i < peer->earlies; i++)
+		if (!after(peer->early[i].from, from + shift) && !after(to + shift, peer->early[i].to))
+			return 1;
+	return 0;
+}
+
 /* Acknowledgment, window and SACK; 0: the segment must be ignored. */
 static int take_ack(struct tcp *t, const struct view *v)
 {
@@ -199,9 +213,13 @@ static int take_ack(struct tcp *t, const struct view *v)
 		s->outcome.old_acks++;
 		return 0;
 	}
+	if (!peer_has(t, v->ack, v->ack))
+		sim_wrong(s, "host %d was acknowledged %u, which its peer has not received", t->host, v->ack);
 	for (uint32_t i = 0; i < v->sacks; i++) {
 		if (after(v->sack[i].to, t->snd_max) || !after(v->sack[i].to, v->sack[i].from))
 			sim_wrong(s, "host %d was shown SACK %u-%u, sent up to %u", t->host, v->sack[i].from, v->sack[i].to, t->snd_max);
+		else if (!peer_has(t, v->sack[i].from, v->sack[i].to))
+			sim_wrong(s, "host %d was shown SACK %u-%u, which its peer has not received", t->host, v->sack[i].from, v->sack[i].to);
 		if (v->sack[i].from == v->ack && v->ack == t->snd_una)
 			sim_wrong(s, "host %d was shown SACK at its acknowledgment %u: reneging", t->host, v->ack);
 	}
