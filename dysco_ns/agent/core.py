@@ -59,15 +59,23 @@ class Core:
     # ---- configuration ----
 
     def configure(
-        self, interfaces: list[Interface], *, sign: bool, events: bool, policy_slots: int, linger_s: float, idle_s: float
+        self,
+        interfaces: list[Interface],
+        *,
+        key: int | None,
+        events: bool,
+        policy_slots: int,
+        linger_s: float,
+        idle_s: float,
     ) -> None:
-        """Writes struct config; `events`: somebody listens to all of them."""
+        """Writes struct config; `key`: number of the key to sign with; `events`: somebody listens to all of them."""
         self.interfaces = interfaces
         self.programs.map("config_table").put(
             0,
             {
                 "layout_version": 1,
-                "flags": (CONFIG_SIGN if sign else 0) | (CONFIG_EVENTS if events else 0),
+                "flags": (CONFIG_SIGN if key is not None else 0) | (CONFIG_EVENTS if events else 0),
+                "key": key or 0,
                 "first_port": FIRST_PORT,
                 "ports": PORTS,
                 "policy_slots": policy_slots,
@@ -78,8 +86,16 @@ class Core:
             },
         )
 
-    def set_key(self, index: int, states: dict[str, list[int]]) -> None:
-        self.programs.map("key_table").put(index, {**states, "valid": 1})
+    def signing_key(self) -> int:
+        """The number of the key that an earlier daemon of this namespace signed with."""
+        config = self.programs.map("config_table").get(0)
+        return int(config["key"]) if config else 0
+
+    def set_key(self, number: int, states: dict[str, list[int]]) -> None:
+        self.programs.map("key_table").put(number, {**states, "valid": 1})
+
+    def drop_key(self, number: int) -> None:
+        self.programs.map("key_table").put(number, {})
 
     def set_policy(self, slot: int, policy: dict[str, Any]) -> None:
         self.programs.map("policy_table").put(slot, policy)

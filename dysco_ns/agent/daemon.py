@@ -59,13 +59,17 @@ class Daemon:
         self.listeners: set[asyncio.Queue[dict[str, Any]]] = set()
         self._poke = asyncio.Event()  # something may be due sooner than the timers think
         self._stopping: asyncio.Event | None = None
+        self._policy_slots = 0
+        self.signing: int | None = None  # number of the key
 
     # ---- life ----
 
     def attach(self) -> None:
         """Puts the data path on every interface: from here on it works without us."""
         if self.settings.key:
-            self.core.set_key(0, hmac_states(self.settings.key))
+            self.signing = self.core.signing_key()
+            if not self.signing:  # else keys have been rotated since: those in the tables count
+                self.core.set_key(0, hmac_states(self.settings.key))
         self._configure(0)
         self.policies.restore()
         for interface in self.interfaces:
@@ -77,7 +81,7 @@ class Daemon:
         self._policy_slots = policy_slots
         self.core.configure(
             self.interfaces,
-            sign=bool(self.settings.key),
+            key=self.signing,
             events=bool(self.listeners),
             policy_slots=policy_slots,
             linger_s=LINGER_S,
@@ -116,6 +120,11 @@ class Daemon:
         """Leads a reconfiguration of a session; `done` hears its outcome."""
         self.leader.start(nonce, change, done)
         self._poke.set()
+
+    def use_key(self, number: int) -> None:
+        """Signs with this key from now on; the others go on being accepted."""
+        self.signing = number
+        self._configure(self._policy_slots)
 
     def stop(self) -> None:
         if self._stopping:

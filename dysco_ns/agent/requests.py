@@ -10,11 +10,13 @@ import random
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dysco_ns.agent import view
 from dysco_ns.agent.core import new_txid
 from dysco_ns.agent.filters import BadFilter, Matcher
+from dysco_ns.agent.keys import BadKey, hmac_states, read_key
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, REASONS, RETRY_HELPS, Outcome
 from dysco_ns.agent.policies import MAX_MIDDLEBOXES, BadPolicy, resolve
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 AT_ONCE = 16  # reconfigurations that one request keeps under way
 DEFAULT_TIMEOUT_S = 30.0
+MAX_KEYS = 4
 RETRIES, RETRY_S = 4, 0.05  # of a request that met another reconfiguration; the pause doubles
 RETRY_BY_ITSELF = {"locked", "busy"}
 
@@ -93,6 +96,35 @@ async def _sessions(daemon: Daemon, _: Json) -> Json:
 
 async def _stats(daemon: Daemon, _: Json) -> Json:
     return {"counters": daemon.core.counters()}
+
+
+async def _key_set(daemon: Daemon, request: Json) -> Json:
+    """Makes a key valid under a number; with `use`, also signs with it."""
+    number = _key_number(daemon, request)
+    try:
+        daemon.core.set_key(number, hmac_states(read_key(Path(request["file"]))))
+    except BadKey as error:
+        raise Refused(str(error)) from error
+    if request.get("use"):
+        daemon.use_key(number)
+    return {"signing": daemon.signing}
+
+
+async def _key_drop(daemon: Daemon, request: Json) -> Json:
+    number = _key_number(daemon, request)
+    if number == daemon.signing:
+        raise Refused(f"key {number} is the one that this agent signs with: use another one first")
+    daemon.core.drop_key(number)
+    return {"signing": daemon.signing}
+
+
+def _key_number(daemon: Daemon, request: Json) -> int:
+    number = int(request["number"])
+    if daemon.signing is None:
+        raise Refused("this agent was started without a key: it neither signs nor checks")
+    if not 0 <= number < MAX_KEYS:
+        raise Refused(f"key number {number}: 0 to {MAX_KEYS - 1}")
+    return number
 
 
 async def _stop(daemon: Daemon, _: Json) -> Json:
@@ -249,6 +281,8 @@ HANDLERS: dict[str, Callable[[Daemon, Json], Awaitable[Json]]] = {
     "policy_apply": _policy_apply,
     "sessions": _sessions,
     "stats": _stats,
+    "key_set": _key_set,
+    "key_drop": _key_drop,
     "stop": _stop,
     "splice": _splice,
     "select": _select,

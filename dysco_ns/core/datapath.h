@@ -40,8 +40,8 @@ INLINE int egress(struct packet *p)
 	struct entry *e = port_egress(&key);
 	if (!e)
 		return VERDICT_PASS;
-	if (e->flags & ENTRY_TOMBSTONE)
-		return NEXT_TOMBSTONE;
+	if (e->flags & (ENTRY_TOMBSTONE | ENTRY_PLAIN))
+		return e->flags & ENTRY_PLAIN ? VERDICT_PASS : NEXT_TOMBSTONE;
 	if (h.tcp->flags & (TCP_SYN | TCP_FIN | TCP_RST))
 		return NEXT_EDGE_EGRESS;
 	if (e->slow)
@@ -126,6 +126,22 @@ INLINE int rst_plausible(const struct segment *s, const struct entry *e, int arr
 	return e->slow || !(e->seen.has & SEEN_SEQ) || seq - e->seen.seq_high + RST_REACH < 2 * RST_REACH;
 }
 
+/* A host without an agent resets the SYN of a subsession.  If the policy says so the session goes without a chain; the
+ * SYN will be repeated, and if it was the server that has refused, it will do so again. */
+INLINE int refused_at_first(const struct segment *s, const struct entry *e)
+{
+	u64 nonce = e->nonce;
+	struct session *session = s->flags & TCP_RST && e->side == SIDE_RIGHT ? port_session(&nonce) : 0;
+
+	if (!session || !(session->flags & SESSION_BYPASS) || session->offer[LEFTWARD].has & OFFER_SEEN)
+		return 0;
+	struct five_tuple key = session->right_tuple;
+	struct entry *out = port_egress(&key);
+	if (out)
+		setup_bypass(session, nonce, out);
+	return 1;
+}
+
 /* A reset that cancels a new path ends at its right anchor. */
 INLINE int cancels_new_path(const struct segment *s, const struct entry *e, const struct five_tuple *key)
 {
@@ -164,6 +180,8 @@ INLINE int edge(struct packet *p, struct entry *e, u32 way, int arriving)
 	struct segment *s = &x->segment;
 	struct five_tuple key = segment_tuple(s);
 	if (arriving && cancels_new_path(s, e, &key))
+		return VERDICT_DROP;
+	if (arriving && refused_at_first(s, e))
 		return VERDICT_DROP;
 	edge_note(s, e, way, arriving);
 	if (e->slow && !(s->flags & TCP_SYN && !arriving))

@@ -78,6 +78,7 @@ enum event_kind {
 	EVENT_SETTLED,
 	EVENT_TRIGGER,
 	EVENT_CANCELLED,
+	EVENT_NO_AGENT,         /* value: the next hop that has not answered */
 	EVENTS
 };
 

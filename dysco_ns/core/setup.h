@@ -8,10 +8,11 @@
 #ifndef DYSCO_SETUP_H
 #define DYSCO_SETUP_H
 #include "filter.h"
+#include "frame.h"
 #include "message.h"
 #include "session.h"
 
-enum { PORT_TRIES = 16, SETUP_LISTS = 4, REUSE_NS = 1000000000 };
+enum { PORT_TRIES = 16, SETUP_LISTS = 4, SYNS_UNANSWERED = 2, REUSE_NS = 1000000000 };
 
 /* ---- a SYN leaves ---- */
 
@@ -76,7 +77,7 @@ INLINE u64 session_start(struct packet *p, struct scratch *x, struct config *con
 		return 0;
 	__builtin_memset(s, 0, sizeof(*s));
 	s->left_tuple = s->right_tuple = *key;
-	s->flags = SESSION_FIRST;
+	s->flags = SESSION_FIRST | (policy->on_no_agent ? SESSION_BYPASS : 0);
 	s->created_ns = port_now();
 	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++) {
 		if (i >= policy->chain_length)
@@ -197,6 +198,27 @@ INLINE int setup_send(struct packet *p, struct scratch *x, struct config *config
 	return port_leave(p, hop);
 }
 
+/* First agent: the session goes on without a chain, from its next SYN on. */
+INLINE void setup_bypass(struct session *s, u64 nonce, struct entry *e)
+{
+	struct five_tuple in_key = reversed(&s->right_sub);
+
+	tell(EVENT_NO_AGENT, nonce, 0, s->right_sub.dst, SIDE_RIGHT);
+	e->flags |= ENTRY_PLAIN;
+	port_drop_ingress(&in_key);
+}
+
+/* First agent: two repeated SYNs have had no answer.  The application gets a refusal now, not in two minutes. */
+INLINE int setup_fail(struct packet *p, struct scratch *x, struct session *s, u64 nonce, const struct five_tuple *key)
+{
+	struct frame_header f = { reversed(key), 0, x->segment.seq + 1, TCP_RST | TCP_ACK, 0 };
+
+	tell(EVENT_NO_AGENT, nonce, 0, s->right_sub.dst, SIDE_RIGHT);
+	session_forget(s, nonce);
+	frame_start(x, &f);
+	return frame_finish(p, 0) ? VERDICT_DROP : port_deliver(p);
+}
+
 /* Program: a SYN leaves. */
 INLINE int setup_egress(struct packet *p)
 {
@@ -208,6 +230,8 @@ INLINE int setup_egress(struct packet *p)
 	struct segment *syn = &x->segment;
 	struct five_tuple key = segment_tuple(syn);
 	struct entry *e = port_egress(&key);
+	if (e && e->flags & ENTRY_PLAIN)
+		return VERDICT_PASS;
 	u64 nonce = e ? e->nonce : port_tag(p);
 	struct session *s = nonce ? port_session(&nonce) : 0;
 	if (e && !(e->flags & ENTRY_PENDING) && (!s || s->offer[RIGHTWARD].isn != syn->seq)) {
@@ -235,6 +259,12 @@ INLINE int setup_egress(struct packet *p)
 		e = port_egress(&key);
 	} else {
 		port_count(COUNT_SYN_REPEATED);
+		if (s->flags & SESSION_FIRST && !(s->offer[LEFTWARD].has & OFFER_SEEN) && ++s->syns > SYNS_UNANSWERED) {
+			if (!(s->flags & SESSION_BYPASS))
+				return setup_fail(p, x, s, nonce, &key);
+			setup_bypass(s, nonce, e);
+			return VERDICT_PASS;
+		}
 	}
 	return e ? setup_send(p, x, config, s, nonce, e->next_hop) : VERDICT_DROP;
 }

@@ -88,6 +88,7 @@ enum entry_flag {
 	ENTRY_OPTIONS = 1,      /* deltas are non-zero: options beyond the timestamp need a walk */
 	ENTRY_PENDING = 2,      /* egress of a middlebox: the subsession is made when the SYN comes out */
 	ENTRY_TOMBSTONE = 4,    /* the path is over: swallow in silence */
+	ENTRY_PLAIN = 16,       /* the session goes without a chain: no agent has answered, the policy says bypass */
 	ENTRY_ENDED = 8,        /* behind a tombstone: the local socket has acknowledged its end of file */
 };
 
@@ -115,6 +116,7 @@ enum session_flag {
 	SESSION_FIN_RIGHTWARD = 16,
 	SESSION_FIN_LEFTWARD = 32,
 	SESSION_RST = 64,
+	SESSION_BYPASS = 128,   /* without a chain rather than not at all */
 };
 
 /* What a SYN or SYN-ACK offered, by the direction in which it travelled. */
@@ -166,6 +168,7 @@ struct session {
 	u32 leg_delta[2];               /* by side: delta of the last reconfiguration here, without betas; for `dysco sessions` */
 	struct five_tuple buried[MAX_BURIED];   /* ingress keys of the last old paths: tombstones */
 	u32 burials;
+	u32 syns;                       /* repeated without an answer */
 	u64 created_ns;
 	u64 over_ns;                    /* when it ended; 0: it lives */
 	u64 idle_since_ns, idle_packets;

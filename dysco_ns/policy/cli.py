@@ -35,7 +35,12 @@ policy = typer.Typer(
     help="Which sessions get which chain.  Limits: 64 policies an agent, 8 middleboxes a chain, 64 filter instructions.",
     no_args_is_help=True,
 )
+key = typer.Typer(
+    help="Rotation: make a new key valid at every agent, then use it at every agent, then drop the old one.",
+    no_args_is_help=True,
+)
 app.add_typer(agent, name="agent")
+app.add_typer(key, name="key")
 app.add_typer(policy, name="policy")
 At = Annotated[Optional[str], typer.Option("--at", help="host of the running lab; default: this namespace")]
 Json = Annotated[bool, typer.Option("--json", help="for machines")]
@@ -77,6 +82,24 @@ def agent_run(
         run_here(Settings(name or f"pid {os.getpid()}", secret, idle_s=idle), ready=lambda: print("ready", flush=True))
     except (BadKey, LayoutMismatch, LoadFailed, OSError) as error:
         fail(str(error))
+
+
+@key.command("set")
+def key_set(
+    number: Annotated[int, typer.Argument(help="0 to 3; the first key of an agent is 0")],
+    file: Annotated[Path, typer.Argument(help="key file, mode 600")],
+    use: Annotated[bool, typer.Option(help="sign with it from now on")] = False,
+    at: At = None,
+) -> None:
+    """Makes a key valid at an agent: what is signed with it is accepted."""
+    reply = client(at).request("key_set", number=number, file=str(file.resolve()), use=use)
+    print(f"signs with key {reply['signing']}")
+
+
+@key.command("drop")
+def key_drop(number: int, at: At = None) -> None:
+    """A key is valid no longer."""
+    client(at).request("key_drop", number=number)
 
 
 @policy.command("add")

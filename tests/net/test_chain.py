@@ -3,12 +3,18 @@
 
 import re
 import subprocess
+import threading
+import time
 
 import pytest
 
+from dysco_ns.agent.client import AgentRefused
 from dysco_ns.agent.launch import AgentTarget, start_agents
 from lab.measure import RESETS, interface_packets, tcp_counters
+from lab.results import ROOT
 from tests.net.conftest import transfer
+
+CONNECT = ROOT / "build" / "connect"
 
 
 def counters(lab, host):
@@ -71,3 +77,49 @@ def test_a_host_with_another_key_is_refused_and_counted(lab_of, tmp_path):
         assert lab.agent("mb1").request("sessions")["sessions"] == []
     finally:
         agent.stop()
+
+
+@pytest.mark.parametrize("answer", ["resets", "says nothing"])
+@pytest.mark.parametrize("policy", ["fail", "bypass"])
+def test_a_next_hop_without_an_agent_fails_or_is_bypassed_as_the_policy_says(lab_of, policy, answer):
+    lab = lab_of("chain", middleboxes=1)
+    lab.stop_agent("mb1")
+    if answer == "says nothing":
+        lab.run("mb1", ["iptables", "-A", "INPUT", "-p", "tcp", "-j", "DROP"])
+    agent, server = lab.agent("client"), lab.topology.host("server").address
+    agent.request("policy_apply", policies=[{"filter": "tcp dst port 5001", "chain": ["mb1"], "on_no_agent": policy}])
+    told = []
+    threading.Thread(target=lambda: told.extend(agent.events()), daemon=True).start()
+    with lab.service("server", [str(CONNECT), "server", server, "5001"]):
+        done = subprocess.run(lab.inside("client", [str(CONNECT), "client", server, "5001", "1"]), capture_output=True,
+                              text=True, timeout=20, check=False)  # fmt: skip
+    assert (done.returncode == 0) == (policy == "bypass"), done.stderr
+    if policy == "fail":
+        assert "refused" in done.stderr
+    if answer == "says nothing" or policy == "bypass":
+        time.sleep(0.5)
+        assert [e["value"] for e in told if e["event"] == "no_agent"]
+
+
+def test_keys_are_rotated_while_sessions_run(lab_of, tmp_path):
+    """The new key is made valid everywhere, used everywhere, and the old one dropped; sessions begin all the time."""
+    lab = lab_of("chain", middleboxes=1, hmac="on")
+    file = tmp_path / "key"
+    file.write_text("f" * 32)
+    file.chmod(0o600)
+    server = lab.topology.host("server").address
+
+    def connects():
+        lab.run("client", [str(CONNECT), "client", server, "5001", "5"])
+
+    with lab.service("server", [str(CONNECT), "server", server, "5001"]):
+        connects()
+        for step in ({"op": "key_set", "use": False}, {"op": "key_set", "use": True}, {"op": "key_drop"}):
+            number = 0 if step["op"] == "key_drop" else 1
+            for host in ("server", "mb1", "client"):
+                lab.agent(host).request(**step, number=number, file=str(file))
+                connects()
+    for host in ("server", "mb1", "client"):
+        assert not [name for name in counters(lab, host) if name.startswith("drop")]
+    with pytest.raises(AgentRefused, match="signs with"):
+        lab.agent("client").request("key_drop", number=1)
