@@ -88,6 +88,23 @@ INLINE int ingress(struct packet *p)
 	return translate(p, &h, e, 1) ? VERDICT_DROP : VERDICT_PASS;
 }
 
+/* A SYN without a message, for a five-tuple that a chain has used: its sender has given the chain up (bypass), or the
+ * session is over.  The answer must not go back along the chain.  One that lives is left alone: anybody can send a SYN. */
+INLINE void plain_syn(const struct segment *syn)
+{
+	struct five_tuple tuple = segment_tuple(syn), out_key = reversed(&tuple);
+	struct entry *out = port_egress(&out_key);
+
+	if (!out || out->side != SIDE_LEFT)
+		return;
+	u64 nonce = out->nonce;
+	struct session *s = port_session(&nonce);
+	struct five_tuple in_key = s ? s->left_sub : out_key;
+	struct entry *in = port_ingress(&in_key);
+	if (s && (s->over_ns || (in && !(in->seen.has & SEEN_ACK))))
+		session_forget(s, nonce);
+}
+
 /* Program: a SYN arrives. */
 INLINE int setup_ingress(struct packet *p)
 {
@@ -97,8 +114,12 @@ INLINE int setup_ingress(struct packet *p)
 	if (!x || !config || segment_read(p))
 		return VERDICT_PASS;
 	struct segment *syn = &x->segment;
-	if (!syn->payload || !is_own(config, syn->old_dst))
+	if (!is_own(config, syn->old_dst))
 		return VERDICT_PASS;
+	if (!syn->payload) {
+		plain_syn(syn);
+		return VERDICT_PASS;
+	}
 	u32 reason = (u32)message_read(p, AT_TCP + syn->header, syn->payload, config);
 	if (reason != COUNT_NONE) {
 		port_count(reason);

@@ -330,7 +330,7 @@ static void policy_start(struct sim *s)
 {
 	struct policy *p = agent_policy(s->agent[0], 0);
 
-	*p = (struct policy){ .id = 1, .insns = 1, .chain_length = s->scenario.chain, .filter = { { 6, 0, 0, 1 } } };
+	*p = (struct policy){ .id = 1, .insns = 1, .chain_length = s->scenario.chain, .on_no_agent = 1, .filter = { { 6, 0, 0, 1 } } };
 	for (uint32_t i = 0; i < s->scenario.chain; i++)
 		p->chain[i] = s->address[1 + i];
 	agent_config(s->agent[0])->policy_slots = 1;
