@@ -133,7 +133,8 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 	return result;
 }
 
-/* The cancelled attempt ends here even if nobody answers. */
+/* A record ends by time: what no traffic has settled settles, what is done goes, a cancelled attempt ends even if nobody
+ * answers. */
 INLINE u32 command_forget_attempt(const struct command *c)
 {
 	u64 nonce = c->nonce;
@@ -247,7 +248,6 @@ INLINE u32 command_run(struct packet *p)
 	struct command *c = &x->command;
 	if (port_load(p, AT_IP, c, sizeof(*c)))
 		return REFUSED_BAD_STATE;
-	u64 nonce = c->nonce;
 	switch (c->kind) {
 	case COMMAND_RECONFIGURE: return command_reconfigure(p, x, config, c);
 	case COMMAND_REPEAT:
@@ -256,7 +256,6 @@ INLINE u32 command_run(struct packet *p)
 	case COMMAND_SPLICE: return command_splice(c);
 	case COMMAND_TRIGGER: return command_trigger(p, x, config, c);
 	case COMMAND_CLOSE: return command_close(p, x, c);
-	case COMMAND_FORGET: return session_forget(port_session(&nonce), nonce) ? REFUSED_NO_SESSION : REFUSED_NOT;
 	case COMMAND_FORGET_RECORD: return command_forget_attempt(c);
 	case COMMAND_EXPIRE: return expire(x, config, c->side);
 	}

@@ -88,8 +88,8 @@ enum entry_flag {
 	ENTRY_OPTIONS = 1,      /* deltas are non-zero: options beyond the timestamp need a walk */
 	ENTRY_PENDING = 2,      /* egress of a middlebox: the subsession is made when the SYN comes out */
 	ENTRY_TOMBSTONE = 4,    /* the path is over: swallow in silence */
-	ENTRY_PLAIN = 16,       /* the session goes without a chain: no agent has answered, the policy says bypass */
 	ENTRY_ENDED = 8,        /* behind a tombstone: the local socket has acknowledged its end of file */
+	ENTRY_PLAIN = 16,       /* the session goes without a chain: no agent has answered, the policy says bypass */
 };
 
 /* An entry of the egress table (key: what the local side sends) or the ingress table (key: what arrives). */
@@ -265,8 +265,7 @@ enum command_kind {
 	COMMAND_SPLICE,         /* join `nonce` (its last agent here) and `peer` (its first agent here) */
 	COMMAND_TRIGGER,        /* ask the left neighbour to remove this middlebox */
 	COMMAND_CLOSE,          /* this middlebox has left: give the local socket a FIN */
-	COMMAND_FORGET,         /* drop the session and all its entries */
-	COMMAND_FORGET_RECORD,  /* drop a record that is done, and the old path's tombstone */
+	COMMAND_FORGET_RECORD,  /* settle a record by time, or drop one that is done or cancelled */
 	COMMAND_EXPIRE,         /* drop what has been over for long; `side` non-zero: find silent sessions too */
 	COMMANDS
 };

@@ -56,7 +56,6 @@ void agent_free(struct agent *a)
 
 struct config *agent_config(struct agent *a) { return &a->config; }
 struct policy *agent_policy(struct agent *a, u32 slot) { return &a->policy[slot % MAX_POLICIES]; }
-struct hmac_key *agent_key(struct agent *a, u32 i) { return &a->key[i % MAX_KEYS]; }
 void agent_set_time(struct agent *a, u64 now_ns) { a->now = now_ns; }
 
 /* The steps after a fast program, as tail calls go from one to the next. */
@@ -139,11 +138,4 @@ u64 agent_nonce(struct agent *a, const struct five_tuple *sent)
 
 const struct session *agent_session(struct agent *a, u64 nonce) { return table_find(&a->session, &nonce); }
 
-const struct reconfig *agent_record(struct agent *a, u64 nonce, u32 side)
-{
-	struct reconfig_key key = { nonce, side, 0 };
-	return table_find(&a->reconfig, &key);
-}
-
-u64 agent_counter(struct agent *a, u32 counter) { return counter < COUNTERS ? a->counter[counter] : 0; }
 u32 agent_entries(struct agent *a) { return a->egress.count + a->ingress.count + a->session.count + a->reconfig.count; }

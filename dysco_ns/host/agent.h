@@ -28,7 +28,6 @@ struct agent *agent_new(be32 address, u64 seed);
 void agent_free(struct agent *a);
 struct config *agent_config(struct agent *a);
 struct policy *agent_policy(struct agent *a, u32 slot);
-struct hmac_key *agent_key(struct agent *a, u32 i);
 void agent_set_time(struct agent *a, u64 now_ns);
 
 /* One pass.  WAY_ON: the packet goes on as it is (from egress to the wire, from ingress to the local stack). */
@@ -44,8 +43,6 @@ int agent_event(struct agent *a, struct event *event);
 /* The session of what the local side sends, 0: none. */
 u64 agent_nonce(struct agent *a, const struct five_tuple *sent);
 const struct session *agent_session(struct agent *a, u64 nonce);
-const struct reconfig *agent_record(struct agent *a, u64 nonce, u32 side);
-u64 agent_counter(struct agent *a, u32 counter);
 /* Entries in all tables together: 0 when every session is forgotten. */
 u32 agent_entries(struct agent *a);
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from dysco_ns.policy.chains import Change, Step, plan, walk
+from dysco_ns.policy.chains import BadChange, Change, Step, plan, walk
 from dysco_ns.policy.directory import Directory
 
 AT_ONCE = 32  # sessions in one request: the answer to it moves the progress bar
@@ -51,7 +51,9 @@ class Orders:
 
 
 def direct(change: Change) -> dict[str, Any]:
-    """The request to an agent that leads the change itself."""
+    """The request to an agent that leads the change itself.  BadChange: only the whole chain tells who must."""
+    if change.chain is not None or change.before or change.after:
+        raise BadChange("--chain, --before and --after need the other agents of the session: only in a running lab")
     if change.remove:
         return {"remove": change.remove}
     if change.replace:

@@ -2,6 +2,7 @@
 """Real networks for the tests: made by the lab, taken down after each test."""
 
 import os
+import re
 import subprocess
 
 import pytest
@@ -33,6 +34,14 @@ def lab_of():
     yield start
     for lab in labs:
         lab.stop()
+
+
+def invalid_packets(lab, host):
+    """What the strict firewall of a host has called INVALID and dropped; 0 where there is none."""
+    if host.kind != "firewall":
+        return 0
+    rules = lab.run(host.name, ["iptables", "-L", "FORWARD", "-v", "-x", "-n"])
+    return int(re.search(r"^\s*(\d+)\s+\d+\s+DROP.*INVALID", rules, re.M).group(1))
 
 
 def transfer(lab, client, server, address, port, tmp_path, sessions=10, seconds=1.5, during=None):

@@ -9,8 +9,9 @@ import time
 
 import pytest
 
+from lab.measure import RESETS, tcp_counters
 from lab.tools import bulk
-from tests.net.conftest import transfer
+from tests.net.conftest import invalid_packets, transfer
 
 PORT = 5001
 SESSIONS = 20
@@ -29,6 +30,12 @@ def verified(lab, tmp_path, steps, seconds=3.0):
     compared = transfer(lab, "client", "server", server, (PORT, PORT), tmp_path, sessions=SESSIONS, seconds=seconds, during=steps)
     assert compared.sessions == SESSIONS
     assert (compared.failed, compared.bytes_mismatched) == (0, 0)
+    for host in lab.topology.hosts:
+        if host.name not in lab.state.agents:
+            continue  # its stack resets what no agent takes: as it should
+        counted = tcp_counters(lab.pid(host.name))
+        assert not {name: counted[name] for name in RESETS if counted.get(name)}, host.name
+        assert not invalid_packets(lab, host)
     return compared
 
 

@@ -131,13 +131,20 @@ struct sim {
 
 uint32_t sim_random(struct sim *s, uint32_t below);
 void sim_wrong(struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int sim_run(const struct scenario *scenario, struct outcome *outcome);
+
+/* ---- packets under way: network.c ---- */
+
 struct packet *sim_packet(struct sim *s);
 void sim_recycle(struct sim *s, struct packet *p);
 /* A host's stack sends: the packet passes its agent's egress. */
 void sim_host_sends(struct sim *s, int host, struct packet *p);
 /* What an agent has sent beside the packet of its last pass. */
 void sim_outbox(struct sim *s, int host);
-int sim_run(const struct scenario *scenario, struct outcome *outcome);
+void sim_set_time(struct sim *s, usec now);
+/* Delivers what arrives until then. */
+void sim_run_until(struct sim *s, usec until);
+void sim_network_free(struct sim *s);
 
 /* Numbers on the wire, for end points and observer. */
 static inline uint32_t get32(const uint8_t *p) { return (uint32_t)p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3]; }

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The network: packets under way, and the hosts that they reach. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sim.h"
+
+static const usec NS = 1000;
+
+/* ---- packets ---- */
+
+struct packet *sim_packet(struct sim *s)
+{
+	struct packet *p = s->pool;
+
+	if (p)
+		memcpy(&s->pool, p->data, sizeof(s->pool));
+	else
+		p = malloc(sizeof(*p));
+	p->gso_size = 0;
+	p->tag = 0;
+	return p;
+}
+
+void sim_recycle(struct sim *s, struct packet *p)
+{
+	memcpy(p->data, &s->pool, sizeof(s->pool));
+	s->pool = p;
+}
+
+static struct packet *sim_copy(struct sim *s, const struct packet *p)
+{
+	struct packet *copy = sim_packet(s);
+
+	memcpy(copy, p, offsetof(struct packet, data) + p->length);
+	return copy;
+}
+
+static void trace(struct sim *s, const char *where, int host, const struct packet *p)
+{
+	struct view v;
+
+	if (!s->scenario.trace || view_read(p, &v))
+		return;
+	printf("%11.3f %-5s %2d  %u.%u > %u.%u  %c%c%c%c seq %u +%u ack %u win %u ts %u/%u", (double)s->now / 1000, where, host,
+	       v.src & 255, v.sport, v.dst & 255, v.dport, v.control ? 'C' : '-', v.flags & F_SYN ? 'S' : '-',
+	       v.flags & F_FIN ? 'F' : '-', v.flags & F_RST ? 'R' : '-', v.seq, v.payload, v.ack, v.window, v.tsval, v.tsecr);
+	for (uint32_t i = 0; i < v.sacks; i++)
+		printf(" sack %u-%u", v.sack[i].from, v.sack[i].to);
+	puts("");
+}
+
+/* ---- time ---- */
+
+static int earlier(const struct event_at *a, const struct event_at *b)
+{
+	return a->at < b->at || (a->at == b->at && a->order < b->order);
+}
+
+static void schedule(struct sim *s, usec at, int host, struct packet *p)
+{
+	if (s->heap_count == s->heap_room) {
+		s->heap_room = s->heap_room ? 2 * s->heap_room : 1024;
+		s->heap = realloc(s->heap, s->heap_room * sizeof(*s->heap));
+	}
+	struct event_at e = { at, s->order++, host, p };
+	uint32_t i = s->heap_count++;
+	for (; i && earlier(&e, &s->heap[(i - 1) / 2]); i = (i - 1) / 2)
+		s->heap[i] = s->heap[(i - 1) / 2];
+	s->heap[i] = e;
+}
+
+static struct event_at next_event(struct sim *s)
+{
+	struct event_at first = s->heap[0], last = s->heap[--s->heap_count];
+	uint32_t i = 0;
+
+	for (;;) {
+		uint32_t child = 2 * i + 1;
+		if (child >= s->heap_count)
+			break;
+		if (child + 1 < s->heap_count && earlier(&s->heap[child + 1], &s->heap[child]))
+			child++;
+		if (!earlier(&s->heap[child], &last))
+			break;
+		s->heap[i] = s->heap[child];
+		i = child;
+	}
+	s->heap[i] = last;
+	return first;
+}
+
+void sim_set_time(struct sim *s, usec now)
+{
+	s->now = now;
+	for (int i = 0; i < s->hosts; i++)
+		agent_set_time(s->agent[i], 1000000000 + now * NS);
+}
+
+/* ---- the network ---- */
+
+static int is_end(const struct sim *s, int host) { return host == 0 || host == s->hosts - 1; }
+
+static int host_of(const struct sim *s, const struct packet *p)
+{
+	be32 to;
+
+	memcpy(&to, p->data + IP_AT + 16, 4);
+	for (int i = 0; i < s->hosts; i++)
+		if (s->address[i] == to)
+			return i;
+	return -1;
+}
+
+static void travel(struct sim *s, struct packet *p)
+{
+	const struct scenario *c = &s->scenario;
+	int to = host_of(s, p);
+	usec delay = c->delay_us + (c->jitter_us ? sim_random(s, c->jitter_us) : 0);
+
+	if (to < 0) {
+		sim_wrong(s, "a packet was sent to nobody");
+		sim_recycle(s, p);
+		return;
+	}
+	if (c->reorder_ppm && sim_random(s, 1000000) < c->reorder_ppm)
+		delay += sim_random(s, 4 * c->delay_us + 100);
+	if (c->duplicate_ppm && sim_random(s, 1000000) < c->duplicate_ppm)
+		schedule(s, s->now + delay + sim_random(s, 2 * c->delay_us + 1), to, sim_copy(s, p));
+	if (c->loss_ppm && sim_random(s, 1000000) < c->loss_ppm)
+		sim_recycle(s, p);
+	else
+		schedule(s, s->now + delay, to, p);
+}
+
+/* A super-packet becomes wire segments, or stays whole as on a veth. */
+static void segment(struct sim *s, struct packet *p)
+{
+	uint32_t size = p->gso_size, at = TCP_AT + (p->data[TCP_AT + 12] >> 4) * 4u, payload = p->length - at;
+
+	if (!size || payload <= size || sim_random(s, 2)) {
+		travel(s, p);
+		return;
+	}
+	for (uint32_t from = 0; from < payload; from += size) {
+		uint32_t n = payload - from < size ? payload - from : size;
+		struct packet *piece = sim_packet(s);
+		memcpy(piece->data, p->data, at);
+		memcpy(piece->data + at, p->data + at + from, n);
+		piece->length = at + n;
+		put32(piece->data + TCP_AT + 4, get32(p->data + TCP_AT + 4) + from);
+		if (from + n < payload)
+			piece->data[TCP_AT + 13] &= (uint8_t) ~(F_FIN | F_PSH);
+		sim_checksum(piece);
+		travel(s, piece);
+	}
+	sim_recycle(s, p);
+}
+
+static void onto_wire(struct sim *s, int host, struct packet *p)
+{
+	s->outcome.packets++;
+	trace(s, "wire", host, p);
+	oracle_wire(s, p, is_end(s, host));
+	segment(s, p);
+}
+
+static void into_host(struct sim *s, int host, struct packet *p);
+
+void sim_outbox(struct sim *s, int host)
+{
+	struct packet *list[OUTBOX], *p;
+	int n = 0;
+
+	while ((p = agent_sent(s->agent[host])))
+		list[n++] = p;
+	for (int i = 0; i < n; i++) {
+		struct packet *copy = sim_copy(s, list[i]);
+		if (list[i]->way == WAY_LOCAL)
+			into_host(s, host, copy);
+		else
+			onto_wire(s, host, copy);
+		free(list[i]);
+	}
+}
+
+static void passed(struct sim *s, int host, struct packet *p, enum way way, int leaving)
+{
+	sim_outbox(s, host);
+	lead_events(s, host);
+	if (way == WAY_DROPPED)
+		sim_recycle(s, p);
+	else if (way == WAY_WIRE || (way == WAY_ON && leaving))
+		onto_wire(s, host, p);
+	else
+		into_host(s, host, p);
+}
+
+void sim_host_sends(struct sim *s, int host, struct packet *p)
+{
+	trace(s, "out", host, p);
+	passed(s, host, p, agent_egress(s->agent[host], p), 1);
+}
+
+/* The local stack: an end point's socket, or a middlebox that forwards. */
+static void into_host(struct sim *s, int host, struct packet *p)
+{
+	trace(s, "in", host, p);
+	if (!is_end(s, host)) {
+		if (host_of(s, p) != host)
+			sim_host_sends(s, host, p);
+		else if (!(p->data[TCP_AT + 13] & F_RST)) /* a stack ignores a reset for nobody, and resets all else */
+			sim_wrong(s, "middlebox %d was given a packet for itself", host);
+		else
+			sim_recycle(s, p);
+		return;
+	}
+	if (!oracle_checksum(p))
+		sim_wrong(s, "host %d was given a wrong checksum", host);
+	be16 port[2];
+	memcpy(port, p->data + TCP_AT, 4);
+	for (uint32_t i = 0; i < 2 * s->scenario.sessions; i++) {
+		struct tcp *t = &s->end[i];
+		be32 from;
+		memcpy(&from, p->data + IP_AT + 12, 4);
+		if (t->host == host && t->port == port[1] && t->peer_port == port[0] && t->peer == from) {
+			tcp_receive(t, p);
+			break;
+		}
+	}
+	sim_recycle(s, p);
+}
+
+static int is_syn_ack(const struct packet *p)
+{
+	struct view v;
+
+	return !view_read(p, &v) && !v.control && (v.flags & (F_SYN | F_ACK)) == (F_SYN | F_ACK);
+}
+
+void sim_run_until(struct sim *s, usec until)
+{
+	while (s->heap_count && s->heap[0].at <= until && !s->outcome.wrong[0]) {
+		struct event_at e = next_event(s);
+		sim_set_time(s, e.at);
+		trace(s, "recv", e.host, e.packet);
+		if (s->scenario.deaf && e.host == (int)s->scenario.deaf && is_syn_ack(e.packet)) {
+			sim_recycle(s, e.packet);
+			continue;
+		}
+		passed(s, e.host, e.packet, agent_ingress(s->agent[e.host], e.packet), 0);
+	}
+	sim_set_time(s, until);
+}
+
+void sim_network_free(struct sim *s)
+{
+	for (uint32_t i = 0; i < s->heap_count; i++)
+		free(s->heap[i].packet);
+	free(s->heap);
+	while (s->pool)
+		free(sim_packet(s));
+}
