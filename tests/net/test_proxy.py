@@ -11,6 +11,7 @@ from dysco_ns.agent.client import AgentRefused
 from dysco_ns.agent.launch import AgentTarget, start_agents
 from lab.measure import RESETS, interface_packets, tcp_counters
 from lab.network import wait_until
+from lab.shaping import QUEUE_MS
 from lab.topologies.proxy import PROXY, proxy_port, server_port
 from middleboxes.tcp_proxy import TcpProxy
 from tests.net.conftest import transfer
@@ -53,6 +54,7 @@ def test_every_session_loses_the_proxy_without_losing_a_byte(net, tmp_path):
         assert proxy.leave(PORTS[0])["spliced"] == 30
         wait_until(lambda: gone(lab), 20, "all sessions without the proxy")
         wait_until(lambda: proxy.counters()["open"] == 0, 10, "the proxy's sockets closed")
+        time.sleep(2 * QUEUE_MS / 1000)  # messages overtake data: the last acknowledgments may still be in a queue
         seen["before"] = interface_packets(lab.pid(PROXY), "eth0")
         time.sleep(0.5)
         seen["after"] = interface_packets(lab.pid(PROXY), "eth0")
