@@ -67,7 +67,6 @@ INLINE u32 command_reconfigure(struct packet *p, struct scratch *x, struct confi
 	r->right_anchor = c->right_anchor ? c->right_anchor : s->right_sub.dst;
 	r->out_key = out_key;
 	r->old_in = old_in;
-	r->new_path = in->path + 1;
 	record_begin(r, s, SIDE_RIGHT, out, in);
 	r->chain_length = c->chain_length & 15;
 	for (int i = 0; i < MAX_MIDDLEBOXES; i++)

@@ -207,16 +207,10 @@ INLINE int edge(struct packet *p, struct entry *e, u32 way, int arriving)
 	edge_note(s, e, way, arriving);
 	if (e->slow && !(s->flags & TCP_SYN && !arriving))
 		return arriving ? NEXT_ANCHOR_INGRESS : NEXT_ANCHOR_EGRESS;
-	if (arriving) {
-		see(&e->seen, s->seq + e->to.seq_delta + s->length, s->length, s->flags, s->ack + e->to.ack_delta,
-		    shift_window(s->window, e->to.window_shift));
-		see_tsval(&e->seen, s->tsval + e->to.tsval_delta);
-	} else {
-		see(&e->seen, s->seq + s->length, s->length, s->flags, s->ack, s->window);
-		see_tsval(&e->seen, s->tsval);
-	}
-	segment_translate(s, &e->to);
-	if (segment_write(p))
+	if (s->timestamp_at) /* translate() finds it where segments without SYN have it */
+		see_tsval(&e->seen, s->tsval + (arriving ? e->to.tsval_delta : 0));
+	struct headers h;
+	if (headers_find(p, &h) || translate(p, &h, e, arriving))
 		return VERDICT_DROP;
 	return arriving ? VERDICT_PASS : port_leave(p, e->next_hop);
 }

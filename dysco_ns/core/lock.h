@@ -123,7 +123,6 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 	r->old_in = s->left_sub;
 	r->peer_delta = be32_of(m->right_delta) + delta_of(in, m);
 	clock_gathered(r, m);
-	r->new_path = in->path + 1;
 	r->lock_ns = port_now();
 	record_begin(r, s, SIDE_LEFT, out, in);
 	if (port_put_reconfig(&key, r))

@@ -73,7 +73,6 @@ INLINE int new_path_entry(struct scratch *x, struct reconfig *r, u64 nonce, u32 
 	struct five_tuple local = reversed(&r->out_key), arriving = r->new_in;
 	struct entry *e = entry_start(x, nonce, side, &local);
 
-	e->path = r->new_path;
 	e->slow = 1;
 	return port_put_ingress(&arriving, e);
 }

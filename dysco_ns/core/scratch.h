@@ -10,7 +10,7 @@
 
 /* A copy of a segment's headers, as it came and as it will go. */
 struct segment {
-	u8 old[64], new[64];    /* the TCP header; behind its end zeros */
+	ALIGNED u8 old[64], new[64];    /* the TCP header; behind its end zeros */
 	be32 old_src, old_dst, new_src, new_dst;
 	u32 header;             /* bytes of the TCP header */
 	u32 payload;            /* bytes */
@@ -29,7 +29,7 @@ struct segment {
 /* One copy that leaves beside the packet itself: header in `new`, payload bytes from..to of the original. */
 struct emission {
 	struct five_tuple to;
-	u8 old[64], new[64];
+	ALIGNED u8 old[64], new[64];
 	u32 header, from, length;
 	u32 payload;            /* of the original */
 	u32 full_checksum;      /* sum everything anew: what is left of a GSO packet has no partial sum any more */
@@ -59,10 +59,10 @@ struct expiry_pass {
 
 struct scratch {
 	struct sha256 sha;
-	u8 message[264];        /* signed bytes, then the signature */
+	ALIGNED u8 message[264];        /* signed bytes, then the signature */
 	u32 message_length;     /* without the signature */
 	u32 message_signed;
-	u8 frame[96];           /* headers of a segment to send; the IP header is at FRAME_IP */
+	ALIGNED u8 frame[96];           /* headers of a segment to send; the IP header is at FRAME_IP */
 	struct five_tuple control_to;   /* where the control message in `message` goes */
 	struct segment segment;
 	struct setup_lists lists;

@@ -71,6 +71,25 @@ static long segment_option_turn(u32 turn, void *context)
 	return !length || at + length > 60;
 }
 
+/* The options of a SYN and of a segment as Linux writes them, without the walk, which costs more than all the rest of
+ * segment_read().  0: laid out in another way. */
+INLINE int segment_usual_options(struct segment *s)
+{
+	const u8 *o = s->old;
+
+	if (s->header == 32 && load32(o + 20) == 0x0101080a) {
+		segment_option(s, 22);
+		return 1;
+	}
+	if (s->header != 40 || load32(o + 20) >> 16 != 0x0204 || load32(o + 24) != 0x0402080a || load32(o + 36) >> 8 != 0x010303)
+		return 0;
+	segment_option(s, 20);
+	segment_option(s, 24);
+	segment_option(s, 26);
+	segment_option(s, 37);
+	return 1;
+}
+
 /* Copies the headers into scratch and finds the options.  Returns < 0 for a truncated segment. */
 NOINLINE int segment_read(struct packet *p)
 {
@@ -106,7 +125,7 @@ NOINLINE int segment_read(struct packet *p)
 	s->timestamp_at = s->tsval = s->tsecr = s->sack_at = s->sack_blocks = 0;
 	__builtin_memset(&s->offer, 0, sizeof(s->offer));
 	s->walk_at = 20;
-	if (header > 20)
+	if (header > 20 && !segment_usual_options(s))
 		port_loop(40, segment_option_turn, 0);
 	s->offer.isn = s->seq;
 	s->offer.tsval = s->tsval;

@@ -67,7 +67,7 @@ INLINE u32 subsession_to(struct packet *p, const struct config *config, be32 nex
 	return subsession_port(config, to) ? 0 : index;
 }
 
-/* A session begins here if a policy says so: its record, with a fresh nonce. */
+/* A session begins here if a policy says so: its record in x->session, and a fresh nonce.  0: no policy does. */
 INLINE u64 session_start(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
 {
 	struct policy *policy = policy_match(p, config);
@@ -87,36 +87,41 @@ INLINE u64 session_start(struct packet *p, struct scratch *x, struct config *con
 		s->chain[s->chain_length & (MAX_MIDDLEBOXES - 1)] = policy->chain[i];
 		s->chain_length++;
 	}
-	u64 nonce = (u64)port_random() << 32 | port_random() | 1;
-	if (port_put_session(&nonce, s)) {
-		port_count(COUNT_DROP_TABLE_FULL);
-		return 0;
-	}
-	port_count(COUNT_SESSION_STARTED);
-	return nonce;
+	return (u64)port_random() << 32 | port_random() | 1;
 }
 
-/* Gives the session its subsession to the right. */
-INLINE int session_join_right(struct packet *p, struct scratch *x, struct config *config, struct session *s, u64 nonce,
-			      const struct five_tuple *key)
+/* Whether a table had no room: counted. */
+INLINE int no_room(int failed)
+{
+	if (failed)
+		port_count(COUNT_DROP_TABLE_FULL);
+	return failed;
+}
+
+/* Gives the session its subsession to the right; `pending` is the egress entry that waits for it, if there is one.
+ * Returns the next hop's index, 0 if there is none or no room. */
+INLINE u32 session_join_right(struct packet *p, struct scratch *x, struct config *config, struct session *s, u64 nonce,
+			      const struct five_tuple *key, struct entry *pending)
 {
 	struct five_tuple to = {}, back = reversed(key);
 	be32 next = s->chain_length ? s->chain[0] : key->dst;
 	u32 hop = subsession_to(p, config, next, key, &to);
 
 	if (!hop)
-		return -1;
+		return 0;
 	s->right_tuple = *key;
 	s->right_sub = to;
 	struct entry *e = entry_start(x, nonce, SIDE_RIGHT, &back);
 	back = reversed(&to);
-	if (port_put_ingress(&back, e))
-		return -1;
-	e = entry_start(x, nonce, SIDE_RIGHT, &to);
+	if (no_room(port_put_ingress(&back, e)))
+		return 0;
+	e = pending ? pending : entry_start(x, nonce, SIDE_RIGHT, &to);
+	e->to.to = to;
 	e->next_hop = hop;
 	see(&e->seen, x->segment.seq + 1, 1, 0, 0, 0);
 	see_tsval(&e->seen, x->segment.tsval);
-	return port_put_egress(key, e);
+	e->flags = 0;
+	return !pending && no_room(port_put_egress(key, e)) ? 0 : hop;
 }
 
 /* Writes a set-up message with the lists in x->lists into scratch. */
@@ -243,21 +248,26 @@ INLINE int setup_egress(struct packet *p)
 		port_count(COUNT_PASS_SYN_DATA);
 		return VERDICT_PASS;
 	}
-	if (!s) {
+	int first = !s;
+	if (first) {
 		nonce = session_start(p, x, config, &key);
-		s = nonce ? port_session(&nonce) : 0;
-		if (!s)
+		if (!nonce)
 			return VERDICT_PASS;
+		s = &x->session;
 	}
+	u32 hop;
 	if (!e || e->flags & ENTRY_PENDING) {
-		if (session_join_right(p, x, config, s, nonce, &key)) {
+		hop = session_join_right(p, x, config, s, nonce, &key, e);
+		s->offer[RIGHTWARD] = syn->offer;
+		if (!hop || (first && no_room(port_put_session(&nonce, s)))) {
 			session_forget(s, nonce);
 			return VERDICT_DROP;
 		}
-		s->offer[RIGHTWARD] = syn->offer;
+		if (first)
+			port_count(COUNT_SESSION_STARTED);
 		tell(EVENT_SESSION_STARTED, nonce, 0, 0, SIDE_RIGHT);
-		e = port_egress(&key);
 	} else {
+		hop = e->next_hop;
 		port_count(COUNT_SYN_REPEATED);
 		if (s->flags & SESSION_FIRST && !(s->offer[LEFTWARD].has & OFFER_SEEN) && ++s->syns > SYNS_UNANSWERED) {
 			if (!(s->flags & SESSION_BYPASS))
@@ -266,7 +276,7 @@ INLINE int setup_egress(struct packet *p)
 			return VERDICT_PASS;
 		}
 	}
-	return e ? setup_send(p, x, config, s, nonce, e->next_hop) : VERDICT_DROP;
+	return setup_send(p, x, config, s, nonce, hop);
 }
 
 /* ---- a SYN arrives ---- */
@@ -335,21 +345,21 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 		session_forget(port_session(&old), old);
 		port_drop_egress(&back);
 	}
-	if (port_put_session(&nonce, s))
+	if (no_room(port_put_session(&nonce, s)))
 		return -1;
 	struct entry *e = entry_start(x, nonce, SIDE_LEFT, &session);
 	see(&e->seen, x->segment.seq + 1, 1, 0, 0, 0);
 	see_tsval(&e->seen, x->segment.tsval);
-	if (port_put_ingress(key, e))
+	if (no_room(port_put_ingress(key, e)))
 		return -1;
 	e = entry_start(x, nonce, SIDE_LEFT, &wire_back);
-	if (port_put_egress(&back, e))
+	if (no_room(port_put_egress(&back, e)))
 		return -1;
 	if (s->flags & SESSION_LAST)
 		return 0;
 	e = entry_start(x, nonce, SIDE_RIGHT, &session);
 	e->flags = ENTRY_PENDING;
-	return port_put_egress(&session, e);
+	return no_room(port_put_egress(&session, e));
 }
 
 /* Cuts the message off the SYN in hand. */
@@ -401,16 +411,14 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 			return VERDICT_DROP;
 		}
 		session_forget(before, nonce); /* it has left this middlebox (or never quite came), and comes back */
-		if (session_join_left(x, config, nonce, key)) {
-			port_count(COUNT_DROP_TABLE_FULL);
+		if (session_join_left(x, config, nonce, key))
 			return VERDICT_DROP;
-		}
 		port_count(COUNT_SESSION_JOINED);
 		tell(EVENT_SESSION_STARTED, nonce, 0, 0, SIDE_LEFT);
 	} else {
 		port_count(COUNT_SYN_REPEATED);
 	}
-	struct session *s = port_session(&nonce);
+	struct session *s = e ? port_session(&nonce) : &x->session;
 	if (!s || setup_detach(p))
 		return VERDICT_DROP;
 	segment_set_tuple(&x->segment, &s->left_tuple);

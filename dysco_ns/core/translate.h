@@ -90,12 +90,13 @@ INLINE int translate(struct packet *p, struct headers *h, struct entry *e, int a
 	u32 seq = be32_of(tcp->seq), ack = be32_of(tcp->ack), window = be16_of(tcp->window);
 	u32 tsval = timestamp ? be32_of(timestamp[0]) : 0;
 
+	u32 length = payload + !!(tcp->flags & TCP_SYN) + !!(tcp->flags & TCP_FIN);
 	if (arriving) {
-		see(&e->seen, seq + to->seq_delta + payload, payload, tcp->flags, ack + to->ack_delta,
+		see(&e->seen, seq + to->seq_delta + length, length, tcp->flags, ack + to->ack_delta,
 		    shift_window(window, to->window_shift));
 		tsval += to->tsval_delta;
 	} else {
-		see(&e->seen, seq + payload, payload, tcp->flags, ack, window);
+		see(&e->seen, seq + length, length, tcp->flags, ack, window);
 	}
 	if (timestamp)
 		see_tsval(&e->seen, tsval);

@@ -37,6 +37,8 @@ typedef __u32 be32;
 #define VARY(x, unknown) ((void)(unknown))
 #endif
 
+#define ALIGNED __attribute__((aligned(8))) /* so that copies go by words */
+
 #define be16_of(x) ((be16)__builtin_bswap16((u16)(x))) /* both ways: the swap is its own inverse */
 #define be32_of(x) ((be32)__builtin_bswap32((u32)(x)))
 
@@ -95,16 +97,16 @@ enum entry_flag {
 /* An entry of the egress table (key: what the local side sends) or the ingress table (key: what arrives). */
 struct entry {
 	struct translation to;  /* core, never while phase is 0 for others to read it half-written */
-	u64 nonce;              /* of its session */
+	struct seen seen;
 	u32 next_hop;           /* index; egress only */
-	u32 path;               /* number of the path: grows with each reconfiguration; ingress only */
 	u8 slow;                /* non-zero: a reconfiguration record rules, take the slow path */
 	u8 side;                /* enum side */
 	u8 flags;               /* enum entry_flag */
-	u8 spare;
-	struct seen seen;
+	u8 spare[5];
+	u64 nonce;              /* of its session */
 	u64 packets, bytes;
 };
+_Static_assert(__builtin_offsetof(struct entry, nonce) == 64, "what the fast path decides by lies in one cache line");
 
 enum lock_state { UNLOCKED, LOCK_PENDING, LOCKED }; /* paper III-B */
 
@@ -227,7 +229,6 @@ struct reconfig {
 	struct five_tuple old_in, new_in;       /* ingress keys of the two paths */
 	struct translation new_out;     /* egress on the new path: addresses and window; deltas are computed */
 	u32 new_next_hop;
-	u32 new_path;
 	s32 in_window_shift;    /* to read the other end's windows as the stack here does */
 	u32 own_scale, known_scale;     /* of the stack's own windows, and as which it reads what arrives */
 	u32 peer_delta;         /* delta learnt in the lock handshake: added to sequence numbers that arrive */

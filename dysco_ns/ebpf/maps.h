@@ -30,8 +30,8 @@ HASH_TABLE(ingress_table, 3 * MAX_SESSIONS, struct five_tuple, struct entry);
 HASH_TABLE(session_table, MAX_SESSIONS, u64, struct session);
 /* nonce and side -> reconfiguration in progress */
 HASH_TABLE(reconfig_table, MAX_SESSIONS, struct reconfig_key, struct reconfig);
-/* mark on a SYN inside this host -> nonce (paper IV-B) */
-TABLE(tag_table, BPF_MAP_TYPE_LRU_HASH, MAX_TAGS, u32, u64);
+/* low bits of the mark on a SYN inside this host -> nonce (paper IV-B) */
+TABLE(tag_table, BPF_MAP_TYPE_ARRAY, MAX_TAGS, u32, u64);
 /* address -> index of its next hop, and the next hops themselves; 0 is none */
 HASH_TABLE(next_hop_index, MAX_NEXT_HOPS, be32, u32);
 TABLE(next_hop_table, BPF_MAP_TYPE_ARRAY, MAX_NEXT_HOPS, u32, struct next_hop);
