@@ -21,6 +21,7 @@ from dysco_ns.netns import Interface
 CONFIG_SIGN, CONFIG_EVENTS = 1, 2
 FIRST_PORT, PORTS = 20000, 6384  # subsessions; control sessions use as many above: all below the ephemeral range
 PACKET_BYTES = 320
+LIVE = ("session_started", "session_joined", "session_forgotten")
 ETHERTYPE = b"\x08\x00"
 
 Tuple4 = tuple[str, int, str, int]
@@ -52,6 +53,9 @@ class Core:
         self.commands = {n.removeprefix("COMMAND_").lower(): v for v, n in btf.enum("command_kind").items()}
         self.refusals = {v: n.removeprefix("REFUSED_").lower() for v, n in btf.enum("refusal").items()}
         self._kinds = {v: n.removeprefix("EVENT_").lower() for v, n in btf.enum("event_kind").items()}
+        self._counter = {n.removeprefix("COUNT_").lower(): v for v, n in btf.enum("counter").items()}
+        self._cpus = lib.libbpf_num_possible_cpus()
+        self.most_sessions = self.sessions_map.most()
         self._event = btf.layout("event")
         self._command = btf.layout("command")
         self.interfaces: list[Interface] = []
@@ -65,8 +69,6 @@ class Core:
         key: int | None,
         events: bool,
         policy_slots: int,
-        linger_s: float,
-        idle_s: float,
     ) -> None:
         """Writes struct config; `key`: number of the key to sign with; `events`: somebody listens to all of them."""
         self.interfaces = interfaces
@@ -80,8 +82,6 @@ class Core:
                 "ports": PORTS,
                 "policy_slots": policy_slots,
                 "interface_count": len(interfaces),
-                "linger_ns": int(linger_s * 1e9),
-                "idle_ns": int(idle_s * 1e9),
                 "interfaces": [{"ifindex": i.index, "address": i.address} for i in interfaces],
             },
         )
@@ -104,15 +104,17 @@ class Core:
 
     def counters(self) -> dict[str, int]:
         """Counter name -> packets, only those that are not zero."""
-        cpus = lib.libbpf_num_possible_cpus()
-        table = self.programs.map("counter_table")
-        totals = {}
-        for index, name in self.btf.enum("counter").items():
-            raw = table.raw(struct.pack("<I", index), 8 * cpus)
-            total = sum(struct.unpack(f"<{cpus}Q", raw)) if raw else 0
-            if total:
-                totals[name.removeprefix("COUNT_").lower()] = total
-        return totals
+        totals = {name: self._count(index) for name, index in self._counter.items()}
+        return {name: total for name, total in totals.items() if total}
+
+    def _count(self, index: int) -> int:
+        raw = self.programs.map("counter_table").raw(struct.pack("<I", index), 8 * self._cpus)
+        return sum(struct.unpack(f"<{self._cpus}Q", raw)) if raw else 0
+
+    def live_sessions(self) -> int:
+        """Sessions in the table, by what the data path has counted."""
+        started, joined, forgotten = (self._count(self._counter[n]) for n in LIVE)
+        return started + joined - forgotten
 
     def session(self, nonce: int) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.sessions_map.get(nonce)
@@ -132,6 +134,10 @@ class Core:
         return entry["nonce"] if entry else None
 
     # ---- commands ----
+
+    def expire(self, linger_s: float, idle_s: float) -> bool:
+        """Forgets what has been over for `linger_s`, or silent for `idle_s` (0: does not look).  False: not all yet."""
+        return self.command("expire", linger_ns=int(linger_s * 1e9), idle_ns=int(idle_s * 1e9)) == "not"
 
     def command(self, kind: str, interface: Interface | None = None, **fields: Any) -> str:
         """Runs one command in the data path.  Returns "not" (not refused) or the reason's name."""

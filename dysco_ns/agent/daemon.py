@@ -15,6 +15,7 @@ from typing import Any
 from dysco_ns import netns
 from dysco_ns.agent import requests
 from dysco_ns.agent.core import Core, Event, address_of_value
+from dysco_ns.agent.expiry import Expiry
 from dysco_ns.agent.hops import Hops
 from dysco_ns.agent.keys import hmac_states
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, Leader, Outcome
@@ -26,10 +27,8 @@ from dysco_ns.ebpf.loader import Programs, remove
 LINE_BYTES = 1 << 20
 HOPS_S = 1.0
 READ_S = 0.25
-EXPIRE_S, IDLE_SCAN_S = 5.0, 30.0
 CLOSE_AGAIN_S, CLOSE_UNTIL_S = 0.2, 10.0
 EVENT_BACKLOG = 20000
-LINGER_S = 60.0
 IDLE_S = 2 * 3600.0
 
 
@@ -84,8 +83,6 @@ class Daemon:
             key=self.signing,
             events=bool(self.listeners),
             policy_slots=policy_slots,
-            linger_s=LINGER_S,
-            idle_s=self.settings.idle_s,
         )
 
     def _take_over(self) -> None:
@@ -106,7 +103,10 @@ class Daemon:
         loop.add_reader(ring.fileno(), ring.consume)
         self.socket_path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(self._client, self.socket_path, limit=LINE_BYTES)
-        tasks = [asyncio.create_task(work) for work in (self._timers(), self._chores(), self._read(ring))]
+        tasks = [
+            asyncio.create_task(work)
+            for work in (self._timers(), self._chores(), self._read(ring), Expiry(self.core, self.settings.idle_s).run())
+        ]
         if ready:
             ready()
         await self._stopping.wait()
@@ -145,14 +145,8 @@ class Daemon:
             await asyncio.sleep(READ_S)
 
     async def _chores(self) -> None:
-        expire_at = idle_at = 0.0
         while True:
-            now = time.monotonic()
             await asyncio.to_thread(self.hops.refresh)  # pyroute2 runs a loop of its own
-            if now >= expire_at:
-                self.core.command("expire", side=int(now >= idle_at))
-                expire_at = now + EXPIRE_S
-                idle_at = now + IDLE_SCAN_S if now >= idle_at else idle_at
             await asyncio.sleep(HOPS_S)
 
     # ---- events ----

@@ -11,7 +11,7 @@ from typing import Any
 from dysco_ns.agent.core import Core
 
 SCHEMA = 1
-FIRST, LAST, SPLICED, LEFT_CHAIN = 1, 2, 4, 8
+FIRST, LAST, SPLICED, LEFT_CHAIN, FINS = 1, 2, 4, 8, 16 | 32
 LOCKS = ("unlocked", "lockPending", "locked")
 PHASES = {1: "locking", 2: "handshake", 3: "two paths", 4: "settling", 5: "done"}
 
@@ -62,9 +62,13 @@ def describe(core: Core, nonce: int, s: dict[str, Any]) -> dict[str, Any]:
     """One session as JSON."""
     flags = s["flags"]
     record = core.record(nonce, 1) or core.record(nonce, 0)
-    established = bool(s["offer"][1]["has"])
-    state = "over" if s["over_ns"] else "established" if established else "opening"
-    if record and record["phase"] < 5 and state == "established":
+    if s["over_ns"]:
+        state = "over"
+    elif not s["offer"][1]["has"]:
+        state = "opening"
+    else:
+        state = "half-closed" if flags & FINS else "established"
+    if record and record["phase"] < 5 and state not in ("over", "opening"):
         state = f"reconfiguring: {PHASES[record['phase']]}"
     return {
         "id": f"{nonce:016x}",

@@ -256,7 +256,7 @@ INLINE u32 command_run(struct packet *p)
 	case COMMAND_TRIGGER: return command_trigger(p, x, config, c);
 	case COMMAND_CLOSE: return command_close(p, x, c);
 	case COMMAND_FORGET_RECORD: return command_forget_attempt(c);
-	case COMMAND_EXPIRE: return expire(x, config, c->side);
+	case COMMAND_EXPIRE: return expire(x, c);
 	}
 	return REFUSED_BAD_STATE;
 }

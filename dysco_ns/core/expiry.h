@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Sessions that are over leave the tables, after a while in which late segments still find a silent tombstone; so do
- * sessions that have been silent for too long.  The daemon asks for a pass over the table now and then.
+ * sessions that have been silent for too long, and SYNs that nobody has answered.  The daemon asks for a pass over the
+ * table now and then, with less patience the fuller the tables are.
  */
 #ifndef DYSCO_EXPIRY_H
 #define DYSCO_EXPIRY_H
 #include "session.h"
 
-enum { EXPIRE_AT_ONCE = 2048 }; /* sessions forgotten in one pass: packets wait for it */
+enum { EXPIRE_AT_ONCE = 256 }; /* sessions forgotten in one pass, a third of a millisecond: packets wait for it */
+
+/* Whether `then` is more than `ns` ago.  Another processor may have set it since the pass began: then it is not. */
+INLINE int longer_ago(const struct expiry_pass *pass, u64 then, u64 ns) { return pass->now > then && pass->now - then > ns; }
 
 /* Packets of a session so far, by what it sends. */
 INLINE u64 session_packets(const struct session *s)
@@ -26,9 +30,15 @@ INLINE void session_idle(struct session *s, const struct expiry_pass *pass)
 	if (packets != s->idle_packets || !s->idle_since_ns) {
 		s->idle_packets = packets;
 		s->idle_since_ns = pass->now;
-	} else if (pass->now - s->idle_since_ns > pass->idle_ns) {
+	} else if (longer_ago(pass, s->idle_since_ns, pass->idle_ns)) {
 		s->over_ns = pass->now;
 	}
+}
+
+/* A SYN that has had no answer for twice as long as sessions linger: its sender has given up, or never was. */
+INLINE int session_unanswered(const struct session *s, const struct expiry_pass *pass)
+{
+	return !(s->offer[LEFTWARD].has & OFFER_SEEN) && longer_ago(pass, s->created_ns, 2 * pass->linger_ns + REUSE_NS);
 }
 
 static long session_expire(void *table, u64 *nonce, struct session *s, void *context)
@@ -42,19 +52,19 @@ static long session_expire(void *table, u64 *nonce, struct session *s, void *con
 	struct expiry_pass *pass = &x->expiry;
 	if (pass->idle_ns && !s->over_ns)
 		session_idle(s, pass);
-	if (!s->over_ns || pass->now - s->over_ns < pass->linger_ns)
+	if (!session_unanswered(s, pass) && !(s->over_ns && longer_ago(pass, s->over_ns, pass->linger_ns)))
 		return 0;
 	u64 key = *nonce;
 	session_forget(s, key);
 	return ++pass->forgotten >= EXPIRE_AT_ONCE;
 }
 
-/* One pass; `idle` says whether it also looks for silent sessions. */
-INLINE u32 expire(struct scratch *x, const struct config *config, u32 idle)
+/* One pass.  REFUSED_BUSY: there is more to forget than it may. */
+INLINE u32 expire(struct scratch *x, const struct command *c)
 {
-	x->expiry = (struct expiry_pass){ port_now(), config->linger_ns, idle ? config->idle_ns : 0, 0 };
+	x->expiry = (struct expiry_pass){ port_now(), c->linger_ns, c->idle_ns, 0 };
 	port_each_session(session_expire);
-	return REFUSED_NOT;
+	return x->expiry.forgotten < EXPIRE_AT_ONCE ? REFUSED_NOT : REFUSED_BUSY;
 }
 
 #endif

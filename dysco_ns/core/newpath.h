@@ -131,7 +131,7 @@ INLINE void attempt_undo(struct reconfig *r, u64 nonce, u32 side)
 
 	entry_set_slow(&r->out_key, &r->old_in, 0);
 	if (r->phase >= PHASE_HANDSHAKE)
-		port_drop_ingress(&new_in);
+		ingress_forget(&new_in, nonce);
 	tell(EVENT_CANCELLED, nonce, r->txid, 0, side);
 	port_drop_reconfig(&key);
 }

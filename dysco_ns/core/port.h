@@ -11,6 +11,7 @@
  *            port_payload_sum(p, at, n)    one's-complement sum of payload bytes
  *            port_gso_size(p)              payload bytes per wire segment of a super-packet, 0: ordinary
  *   tables   port_egress, port_ingress, port_session, port_reconfig (find by key); port_put_* ; port_drop_*
+ *            port_swap(at, from, to)       atomic compare-and-swap of a u64 in a table: non-zero if done
  *            port_config, port_policy(i), port_key(i), port_next_hop_at(i), port_scratch, port_tag, port_put_tag
  *            port_each_session(step)       calls step(table, nonce, session, 0) until it answers non-zero;
  *                                          the step may drop its session

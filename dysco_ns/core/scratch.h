@@ -53,7 +53,7 @@ struct setup_lists {
 
 /* A pass over the session table, expiry.h. */
 struct expiry_pass {
-	u64 now, linger_ns, idle_ns;    /* idle_ns 0: do not look for silent sessions */
+	u64 now, linger_ns, idle_ns;
 	u64 forgotten;
 };
 

@@ -5,6 +5,8 @@
 #include "reasons.h"
 #include "segment.h"
 
+enum { REUSE_NS = 1000000000 }; /* a session that has been over for so long makes room for another */
+
 INLINE int is_own(const struct config *config, be32 address)
 {
 	for (u32 i = 0; i < MAX_INTERFACES; i++)
@@ -63,13 +65,33 @@ INLINE void entry_bury(struct entry *e)
 		e->flags |= ENTRY_TOMBSTONE;
 }
 
+/* Two processors may forget a session at once, and a new one may take its five-tuple in between: only who has taken
+ * the entry out of its session's hands drops it, and nobody puts another in its place before it has gone. */
+INLINE int entry_claim(struct entry *e, u64 nonce) { return e && nonce && port_swap(&e->nonce, nonce, 0); }
+
+INLINE void egress_forget(const struct five_tuple *at, u64 nonce)
+{
+	struct five_tuple key = *at;
+
+	if (entry_claim(port_egress(&key), nonce))
+		port_drop_egress(&key);
+}
+
+INLINE void ingress_forget(const struct five_tuple *at, u64 nonce)
+{
+	struct five_tuple key = *at;
+
+	if (entry_claim(port_ingress(&key), nonce))
+		port_drop_ingress(&key);
+}
+
 INLINE void tombstone_drop(const struct five_tuple *at, u64 nonce)
 {
 	struct five_tuple key = *at;
 	struct entry *e = port_ingress(&key);
 
-	if (e && e->nonce == nonce && e->flags & ENTRY_TOMBSTONE)
-		port_drop_ingress(&key);
+	if (e && e->flags & ENTRY_TOMBSTONE)
+		ingress_forget(&key, nonce);
 }
 
 /* An old path is over: what still comes on it is swallowed as long as the session lives, or until it has had more. */
@@ -89,39 +111,27 @@ NOINLINE int session_forget(struct session *s, u64 nonce)
 	if (!s)
 		return -1;
 	struct five_tuple key;
-	struct entry *e;
 	for (u32 side = SIDE_LEFT; side <= SIDE_RIGHT; side++) {
 		struct reconfig_key record = { nonce, side, 0 };
 		struct reconfig *r = port_reconfig(&record);
 		if (r) {
-			key = r->new_in;
-			port_drop_ingress(&key);
-			key = r->old_in;
-			port_drop_ingress(&key);
+			ingress_forget(&r->new_in, nonce);
+			ingress_forget(&r->old_in, nonce);
 			port_drop_reconfig(&record);
 		}
 	}
 	for (u32 i = 0; i < MAX_BURIED; i++)
 		tombstone_drop(&s->buried[i], nonce);
 	if (s->left_sub.dport) {
-		key = s->left_sub;
-		e = port_ingress(&key);
-		if (e && e->nonce == nonce)
-			port_drop_ingress(&key);
+		ingress_forget(&s->left_sub, nonce);
 		key = reversed(&s->left_tuple);
-		e = port_egress(&key);
-		if (e && e->nonce == nonce)
-			port_drop_egress(&key);
+		egress_forget(&key, nonce);
 	}
-	key = s->right_tuple;
-	e = port_egress(&key);
-	if (e && e->nonce == nonce)
-		port_drop_egress(&key);
+	egress_forget(&s->right_tuple, nonce);
 	key = reversed(&s->right_sub);
-	e = port_ingress(&key);
-	if (e && e->nonce == nonce)
-		port_drop_ingress(&key);
-	port_drop_session(&nonce);
+	ingress_forget(&key, nonce);
+	if (!port_drop_session(&nonce))
+		port_count(COUNT_SESSION_FORGOTTEN);
 	return 0;
 }
 

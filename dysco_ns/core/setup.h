@@ -12,7 +12,7 @@
 #include "message.h"
 #include "session.h"
 
-enum { PORT_TRIES = 16, SETUP_LISTS = 4, SYNS_UNANSWERED = 2, REUSE_NS = 1000000000 };
+enum { PORT_TRIES = 16, SETUP_LISTS = 4, SYNS_UNANSWERED = 2 };
 
 /* ---- a SYN leaves ---- */
 
@@ -210,7 +210,7 @@ INLINE void setup_bypass(struct session *s, u64 nonce, struct entry *e)
 
 	tell(EVENT_NO_AGENT, nonce, 0, s->right_sub.dst, SIDE_RIGHT);
 	e->flags |= ENTRY_PLAIN;
-	port_drop_ingress(&in_key);
+	ingress_forget(&in_key, nonce);
 }
 
 /* First agent: two repeated SYNs have had no answer.  The application gets a refusal now, not in two minutes. */
@@ -241,7 +241,9 @@ INLINE int setup_egress(struct packet *p)
 	struct session *s = nonce ? port_session(&nonce) : 0;
 	if (e && !(e->flags & ENTRY_PENDING) && (!s || s->offer[RIGHTWARD].isn != syn->seq)) {
 		session_forget(s, nonce); /* the five-tuple is used again */
-		port_drop_egress(&key);
+		egress_forget(&key, nonce);
+		if (port_egress(&key))
+			return VERDICT_DROP; /* another processor is about to drop it; the SYN will be repeated */
 		e = 0, s = 0;
 	}
 	if (syn->payload) {
@@ -343,7 +345,9 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	if (taken) { /* what an earlier use of this five-tuple left behind */
 		u64 old = taken->nonce;
 		session_forget(port_session(&old), old);
-		port_drop_egress(&back);
+		egress_forget(&back, old);
+		if (port_egress(&back))
+			return -1;
 	}
 	if (no_room(port_put_session(&nonce, s)))
 		return -1;
@@ -400,7 +404,9 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 			return VERDICT_DROP;
 		}
 		session_forget(s, old);
-		port_drop_ingress(key);
+		ingress_forget(key, old);
+		if (port_ingress(key))
+			return VERDICT_DROP;
 		e = 0;
 	}
 	if (!e) {

@@ -267,7 +267,7 @@ enum command_kind {
 	COMMAND_TRIGGER,        /* ask the left neighbour to remove this middlebox */
 	COMMAND_CLOSE,          /* this middlebox has left: give the local socket a FIN */
 	COMMAND_FORGET_RECORD,  /* settle a record by time, or drop one that is done or cancelled */
-	COMMAND_EXPIRE,         /* drop what has been over for long; `side` non-zero: find silent sessions too */
+	COMMAND_EXPIRE,         /* forget what has been over for `linger_ns` or silent for `idle_ns` */
 	COMMANDS
 };
 
@@ -283,6 +283,7 @@ struct command {
 	u32 side;
 	u32 ifindex;            /* CLOSE: where the segment arrives */
 	u32 spare;
+	u64 linger_ns, idle_ns; /* EXPIRE; idle_ns 0: do not look for silent sessions */
 };
 
 /* ---- written by the daemon ---- */
@@ -305,7 +306,6 @@ struct config {
 	u32 policy_slots;       /* slots in use, from the first */
 	u32 interface_count;
 	u32 spare;
-	u64 linger_ns, idle_ns; /* how long a session that is over is kept, and how long a silent one */
 	struct interface interfaces[MAX_INTERFACES];
 };
 

@@ -40,6 +40,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "bpf_map_lookup_elem": (c.c_int, [c.c_int, c.c_char_p, c.c_char_p]),
     "bpf_map_delete_elem": (c.c_int, [c.c_int, c.c_char_p]),
     "bpf_map_get_next_key": (c.c_int, [c.c_int, c.c_char_p, c.c_char_p]),
+    "bpf_obj_get_info_by_fd": (c.c_int, [c.c_int, c.c_void_p, c.c_void_p]),
     "bpf_map_lookup_batch": (
         c.c_int,
         [c.c_int, c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p, c.POINTER(c.c_uint32), c.c_void_p],

@@ -42,6 +42,12 @@ class Map:
     def __init__(self, name: str, fd: int, key: Codec, value: Codec) -> None:
         self.name, self.fd, self.key, self.value = name, fd, key, value
 
+    def most(self) -> int:
+        """How many entries it can hold."""
+        info, size = (c.c_uint32 * 5)(), c.c_uint32(20)  # struct bpf_map_info: type, id, key and value size, max_entries
+        check(lib.bpf_obj_get_info_by_fd(self.fd, info, c.byref(size)), f"map {self.name}: reading its limits")
+        return int(info[4])
+
     def get(self, key: Any) -> Any | None:
         buffer = c.create_string_buffer(self.value.size)
         if lib.bpf_map_lookup_elem(self.fd, self.key.encode(key), buffer) < 0:

@@ -110,8 +110,11 @@ INLINE int port_put_reconfig(const struct reconfig_key *key, const struct reconf
 }
 INLINE void port_drop_egress(const struct five_tuple *key) { bpf_map_delete_elem(&egress_table, key); }
 INLINE void port_drop_ingress(const struct five_tuple *key) { bpf_map_delete_elem(&ingress_table, key); }
-INLINE void port_drop_session(const u64 *nonce) { bpf_map_delete_elem(&session_table, nonce); }
+INLINE int port_drop_session(const u64 *nonce) { return (int)bpf_map_delete_elem(&session_table, nonce); }
 INLINE void port_drop_reconfig(const struct reconfig_key *key) { bpf_map_delete_elem(&reconfig_table, key); }
+
+/* Whether *at was `from`; then it is `to`. */
+INLINE int port_swap(u64 *at, u64 from, u64 to) { return __sync_val_compare_and_swap(at, from, to) == from; }
 
 INLINE void port_each_session(long (*step)(void *, u64 *, struct session *, void *))
 {

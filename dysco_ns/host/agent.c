@@ -7,7 +7,6 @@
 #include "datapath.h"
 
 enum { HOST_FIRST_PORT = 20000, HOST_PORTS = 6384, COMMAND_ROOM = 512 };
-static const u64 LINGER_NS = 60000000000u;
 
 static struct table table_of(u32 key_bytes, u32 value_bytes, u32 limit)
 {
@@ -29,7 +28,6 @@ struct agent *agent_new(be32 address, u64 seed)
 		.first_port = HOST_FIRST_PORT,
 		.ports = HOST_PORTS,
 		.interface_count = 1,
-		.linger_ns = LINGER_NS,
 		.interfaces = { { 1, address } },
 	};
 	return a;

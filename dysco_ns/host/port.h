@@ -95,7 +95,7 @@ INLINE u64 port_sum_change(const u8 *old, const u8 *new)
 #define HOST_TABLE(name, key_type, value_type)                                                               \
 	INLINE value_type *port_##name(const key_type *key) { return table_find(&here->name, key); }         \
 	INLINE int port_put_##name(const key_type *key, const value_type *v) { return table_put(&here->name, key, v); } \
-	INLINE void port_drop_##name(const key_type *key) { table_drop(&here->name, key, &here->graveyard); }
+	INLINE int port_drop_##name(const key_type *key) { return table_drop(&here->name, key, &here->graveyard); }
 HOST_TABLE(egress, struct five_tuple, struct entry)
 HOST_TABLE(ingress, struct five_tuple, struct entry)
 HOST_TABLE(session, u64, struct session)
@@ -113,6 +113,14 @@ INLINE u64 port_tag(struct packet *p)
 	return tag;
 }
 INLINE void port_put_tag(struct packet *p, const u64 *nonce) { p->tag = *nonce; }
+INLINE int port_swap(u64 *at, u64 from, u64 to)
+{
+	int was = *at == from; /* one thread */
+
+	*at = was ? to : *at;
+	return was;
+}
+
 INLINE void port_each_session(long (*step)(void *, u64 *, struct session *, void *))
 {
 	for (u32 i = 0; i < BUCKETS; i++)

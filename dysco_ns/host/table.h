@@ -61,16 +61,18 @@ static int table_put(struct table *t, const void *key, const void *value)
 }
 
 /* Takes an element out and puts it on the list of those that are freed after the pass. */
-static void table_drop(struct table *t, const void *key, struct node **graveyard)
+/* Non-zero: it was not there. */
+static int table_drop(struct table *t, const void *key, struct node **graveyard)
 {
 	struct node **at = table_place(t, key), *n = *at;
 
 	if (!n)
-		return;
+		return -1;
 	*at = n->next;
 	n->next = *graveyard;
 	*graveyard = n;
 	t->count--;
+	return 0;
 }
 
 static void table_free(struct node *n)

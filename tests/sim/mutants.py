@@ -52,8 +52,7 @@ MUTANTS = (
            "segment_clip_sack(s, 0, (struct"),
     Mutant("repeated SYNs make second subsessions", "setup.h", "if (!e || e->flags & ENTRY_PENDING) {", "if (1) {"),
     Mutant("expired sessions leave entries", "session.h",
-           "	key = s->right_tuple;\n	e = port_egress(&key);\n	if (e && e->nonce == nonce)",
-           "	key = s->right_tuple;\n	e = port_egress(&key);\n	if (0)"),
+           "	egress_forget(&s->right_tuple, nonce);\n", ""),
 )  # fmt: skip
 
 

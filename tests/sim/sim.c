@@ -96,7 +96,6 @@ static void host_start(struct sim *s, int i)
 
 	memcpy(&s->address[i], address, 4);
 	s->agent[i] = agent_new(s->address[i], sim_random(s, 0));
-	agent_config(s->agent[i])->idle_ns = 30000000000u;
 	agent_set_time(s->agent[i], 1000000000);
 }
 
@@ -165,7 +164,7 @@ static void tick(struct sim *s, uint32_t *left, usec *next_change)
 
 static void tables_empty(struct sim *s)
 {
-	struct command c = { .kind = COMMAND_EXPIRE, .side = 1 };
+	struct command c = { .kind = COMMAND_EXPIRE, .linger_ns = 60000000000u, .idle_ns = 30000000000u };
 
 	for (int turn = 0; turn < 5; turn++) {
 		sim_set_time(s, s->now + 40000000);
