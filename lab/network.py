@@ -116,9 +116,8 @@ class Lab:
         return self.state.hosts[name].pid
 
     def _wire(self) -> None:
-        router = self.pid(ROUTER)
         lines = [
-            f"link add name eth0 netns {self.pid(h.name)} type veth peer name to-{h.name} netns {router}"
+            f"link add name eth0 netns {self.pid(h.name)} type veth peer name to-{h.name} netns {self.pid(h.behind)}"
             for h in self.topology.hosts
         ]
         run(["ip", "-batch", "-"], "\n".join(lines))
@@ -146,14 +145,22 @@ class Lab:
             run(self.inside(host.name, ["iptables-restore"]), NAT_RULES)
 
     def _configure_router(self) -> None:
+        """The router, and the edges as far as they are one: the far ends of all links, and the routes to them."""
         self.sysctl(ROUTER, SYSCTLS | FORWARD)
-        lines = ["link set lo up"]
+        lines: dict[str, list[str]] = {ROUTER: ["link set lo up"]}
         for host in self.topology.hosts:
-            lines += [f"link set to-{host.name} up", f"address add {host.gateway}/24 dev to-{host.name}"]
-        self.batch(ROUTER, lines + self._steering())
+            here = lines.setdefault(host.behind, [])
+            here += [f"link set to-{host.name} up", f"address add {host.gateway}/24 dev to-{host.name}"]
+        for host in self.topology.hosts:
+            if host.behind != ROUTER:
+                edge = self.topology.host(host.behind)
+                lines[ROUTER].append(f"route add {host.gateway.rsplit('.', 1)[0]}.0/24 via {edge.address}")
+        lines[ROUTER] += self._steering()
+        for name, batch in lines.items():
+            self.batch(name, batch)
         for host in self.topology.hosts:
             if host.rate_mbps:
-                self._shape(ROUTER, f"to-{host.name}", host.rate_mbps)
+                self._shape(host.behind, f"to-{host.name}", host.rate_mbps)
 
     def _steering(self) -> list[str]:
         """Static rules that do for the baseline what Dysco does for sessions: the same hops, both ways."""
@@ -174,17 +181,18 @@ class Lab:
         run(self.inside(name, ["tc", "-batch", "-"]), "\n".join(lines))
 
     def start_agents(self, sign: bool) -> None:
-        """Gives every host an agent, and the agents their policies."""
+        """Gives every host that is to have one an agent, and the agents their policies."""
         from dysco_ns.agent.launch import AgentTarget, start_agents
 
         key = self._key() if sign else None
         names = self.topology.names
-        targets = [AgentTarget(h.name, self.pid(h.name), key, names) for h in self.topology.hosts]
+        targets = [AgentTarget(h.name, self.pid(h.name), key, names) for h in self.topology.hosts if h.agent]
         for handle in start_agents(targets):
             self.state.agents[handle.name] = state.Process.of(handle.pid, f"agent of {handle.name}")
         self.state.save()
         for policy in self.topology.policies:
-            self.agent(policy.at).request("policy_add", filter=policy.filter, chain=list(policy.chain))
+            fields = {"filter": policy.filter, "chain": list(policy.chain), "ends_at": policy.ends_at}
+            self.agent(policy.at).request("policy_add", **fields)
 
     def stop_agents(self) -> None:
         """Takes the agents away, and their data path: the network is as it was without them."""

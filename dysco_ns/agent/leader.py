@@ -32,6 +32,8 @@ REASONS = {
     "busy": "an earlier reconfiguration of the session is not finished",
     "no_route": "no route to the next host of the new path",
     "bad_state": "the session is not established",
+    "no_room": "the agent's tables are full",
+    "in_use": "a session with this five-tuple is open",
     "timeout": "no answer: a host on the old or the new path has no agent, another key, or is down",
 }
 

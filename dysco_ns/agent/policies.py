@@ -31,6 +31,7 @@ class Policy:
     filter: str
     chain: list[str]
     on_no_agent: str = "fail"
+    ends_at: str = ""  # an edge: the last agent, for a server that has none
     insns: list[dict[str, int]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -64,7 +65,8 @@ class Policies:
             raise BadPolicy("a policy needs a filter") from None
         except BadFilter as error:
             raise BadPolicy(str(error)) from error
-        hosts = [str(h) for h in request.get("chain", [])]
+        edge = [str(request["ends_at"])] if request.get("ends_at") else []
+        hosts = [str(h) for h in request.get("chain", [])] + edge
         if len(hosts) > MAX_MIDDLEBOXES:
             raise BadPolicy(f"{len(hosts)} middleboxes in one chain: {MAX_MIDDLEBOXES} are the limit")
         chain = [resolve(host, self._names) for host in hosts]
@@ -74,7 +76,8 @@ class Policies:
         how = str(request.get("on_no_agent", "fail"))
         if how not in ON_NO_AGENT:
             raise BadPolicy(f"on_no_agent '{how}': use fail or bypass")
-        policy = Policy(self._next_id, str(request["filter"]), chain, how, insns)
+        ends_at = chain.pop() if edge else ""
+        policy = Policy(self._next_id, str(request["filter"]), chain, how, ends_at, insns)
         self._next_id += 1
         return policy
 
@@ -116,14 +119,16 @@ class Policies:
         for slot in range(MAX_POLICIES):
             if slot < len(self.policies):
                 p = self.policies[slot]
+                chain = p.chain + [p.ends_at] * bool(p.ends_at)
                 self._table.set_policy(
                     slot,
                     {
                         "id": p.id,
                         "insns": len(p.insns),
-                        "chain_length": len(p.chain),
+                        "chain_length": len(chain),
                         "on_no_agent": ON_NO_AGENT.index(p.on_no_agent),
-                        "chain": p.chain,
+                        "ends": int(bool(p.ends_at)),
+                        "chain": chain,
                         "filter": p.insns,
                     },
                 )

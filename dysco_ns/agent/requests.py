@@ -153,6 +153,19 @@ async def _splice(daemon: Daemon, request: Json) -> Json:
     return {"session": f"{arriving:016x}", "peer": f"{leaving:016x}"}
 
 
+async def _next(daemon: Daemon, request: Json) -> Json:
+    """The chain of a session that a local program is about to open."""
+    src, sport, dst, dport = request["tuple"]
+    chain = [resolve(str(host), daemon.settings.names) for host in request["chain"]]
+    if len(chain) > MAX_MIDDLEBOXES:
+        raise Refused(f"{len(chain)} middleboxes: {MAX_MIDDLEBOXES} are the limit")
+    key = {"src": src, "sport": int(sport), "dst": dst, "dport": int(dport)}
+    reason = daemon.core.command("next", tuple=key, chain=chain, chain_length=len(chain))
+    if reason != "not":
+        raise Refused(REASONS.get(reason, reason), reason in RETRY_HELPS)
+    return {}
+
+
 # ---- reconfigure ----
 
 
@@ -285,6 +298,7 @@ HANDLERS: dict[str, Callable[[Daemon, Json], Awaitable[Json]]] = {
     "key_drop": _key_drop,
     "stop": _stop,
     "splice": _splice,
+    "next": _next,
     "select": _select,
     "reconfigure": _reconfigure,
 }

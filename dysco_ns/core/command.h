@@ -6,6 +6,7 @@
 #define DYSCO_COMMAND_H
 #include "expiry.h"
 #include "release.h"
+#include "setup.h"
 
 /* Starts the control message about a reconfiguration that this agent leads. */
 INLINE void control_start(struct scratch *x, const struct reconfig *r, u64 nonce, u32 type)
@@ -160,6 +161,32 @@ INLINE u32 command_forget_attempt(const struct command *c)
 	return REFUSED_NOT;
 }
 
+/* A local program says, before it connects, through which middleboxes: the session waits for its SYN, as that of a
+ * middlebox does. */
+INLINE u32 command_next(struct scratch *x, const struct config *config, const struct command *c)
+{
+	struct five_tuple key = c->tuple;
+	struct entry *before = port_egress(&key);
+
+	if (before) {
+		u64 old = before->nonce;
+		struct session *s = port_session(&old);
+		if (s && !s->over_ns && !(before->flags & ENTRY_PENDING))
+			return REFUSED_IN_USE;
+		session_forget(s, old);
+		egress_forget(&key, old);
+	}
+	if (c->chain_length > MAX_MIDDLEBOXES)
+		return REFUSED_BAD_STATE;
+	u64 nonce = session_begin(x, config, &key, c->chain, c->chain_length);
+	struct entry *e = entry_start(x, nonce, SIDE_RIGHT, &key);
+	e->flags = ENTRY_PENDING;
+	if (no_room(port_put_session(&nonce, &x->session)))
+		return REFUSED_NO_ROOM;
+	port_count(COUNT_SESSION_STARTED);
+	return no_room(port_put_egress(&key, e)) ? REFUSED_NO_ROOM : REFUSED_NOT;
+}
+
 INLINE u32 command_splice(const struct command *c)
 {
 	u64 nonce = c->nonce, peer = c->peer;
@@ -252,6 +279,7 @@ INLINE u32 command_run(struct packet *p)
 	case COMMAND_REPEAT:
 	case COMMAND_RELEASE:
 	case COMMAND_CANCEL: return command_leader(p, x, config, c);
+	case COMMAND_NEXT: return command_next(x, config, c);
 	case COMMAND_SPLICE: return command_splice(c);
 	case COMMAND_TRIGGER: return command_trigger(p, x, config, c);
 	case COMMAND_CLOSE: return command_close(p, x, c);

@@ -28,6 +28,7 @@ enum {
 	TLV_MUST_UNDERSTAND = 0x80,
 	TLV_CHAIN = 0x81,           /* addresses of the middleboxes after the receiver */
 	TLV_RECONFIGURATION = 0x82, /* handle and transaction: this SYN makes a new path */
+	TLV_ENDS = 0x83,            /* the last middlebox ends the chain for a host without an agent; no value */
 };
 
 struct message_header {

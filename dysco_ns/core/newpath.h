@@ -86,6 +86,7 @@ INLINE void new_path_message(struct scratch *x, const struct session *s, const s
 	l->chain_length = r->chain_length;
 	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
 		l->chain[i] = i + 1 < r->chain_length ? r->chain[(i + 1) & (MAX_MIDDLEBOXES - 1)] : r->right_anchor;
+	l->ends = 0; /* the list ends with an agent that knows the session */
 	l->new_path.handle = r->handle;
 	l->new_path.txid = r->txid;
 	l->new_path.window_scale = s->offer[RIGHTWARD].window_scale;

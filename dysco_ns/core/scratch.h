@@ -48,6 +48,7 @@ struct filter_machine {
 struct setup_lists {
 	u32 chain_length;
 	be32 chain[MAX_MIDDLEBOXES];
+	u32 ends;               /* the last of them, or the receiver if there are none, ends the chain */
 	struct new_path new_path;
 };
 

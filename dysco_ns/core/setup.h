@@ -67,27 +67,73 @@ INLINE u32 subsession_to(struct packet *p, const struct config *config, be32 nex
 	return subsession_port(config, to) ? 0 : index;
 }
 
-/* A session begins here if a policy says so: its record in x->session, and a fresh nonce.  0: no policy does. */
-INLINE u64 session_start(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
+/* The record in x->session of a session that begins here with this chain; returns a fresh nonce.  This host and the
+ * server are no middleboxes of it. */
+INLINE u64 session_begin(struct scratch *x, const struct config *config, const struct five_tuple *key, const be32 *chain,
+			 u32 length)
 {
-	struct policy *policy = policy_match(p, config);
 	struct session *s = &x->session;
 
-	if (!policy)
-		return 0;
 	__builtin_memset(s, 0, sizeof(*s));
 	s->left_tuple = s->right_tuple = *key;
-	s->flags = SESSION_FIRST | (policy->on_no_agent ? SESSION_BYPASS : 0);
+	s->flags = SESSION_FIRST;
 	s->created_ns = port_now();
 	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++) {
-		if (i >= policy->chain_length)
+		if (i >= length)
 			break;
-		if (is_own(config, policy->chain[i]) || policy->chain[i] == key->dst)
+		if (is_own(config, chain[i]) || chain[i] == key->dst)
 			continue;
-		s->chain[s->chain_length & (MAX_MIDDLEBOXES - 1)] = policy->chain[i];
+		s->chain[s->chain_length & (MAX_MIDDLEBOXES - 1)] = chain[i];
 		s->chain_length++;
 	}
 	return (u64)port_random() << 32 | port_random() | 1;
+}
+
+/* A session begins here if a policy says so.  Its nonce, 0: no policy does. */
+INLINE u64 session_start(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
+{
+	struct policy *policy = policy_match(p, config);
+
+	if (!policy)
+		return 0;
+	u64 nonce = session_begin(x, config, key, policy->chain, policy->chain_length);
+	x->session.flags |= (policy->on_no_agent ? SESSION_BYPASS : 0) | (policy->ends ? SESSION_ENDS : 0);
+	return nonce;
+}
+
+/* Appends a middlebox to a list in which no address occurs twice. */
+INLINE void list_add(struct setup_lists *l, be32 middlebox)
+{
+	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
+		if (i < l->chain_length && l->chain[i] == middlebox)
+			return;
+	if (l->chain_length >= MAX_MIDDLEBOXES) {
+		port_count(COUNT_CHAIN_TOO_LONG);
+		return;
+	}
+	l->chain[l->chain_length & (MAX_MIDDLEBOXES - 1)] = middlebox;
+	l->chain_length++;
+}
+
+/* A middlebox whose own policy matches adds to the part of the chain that is still to come (paper II-B): its additions
+ * come first; what no longer fits is left out. */
+INLINE void chain_extend(struct packet *p, struct scratch *x, struct config *config, struct session *s)
+{
+	struct policy *policy = policy_match(p, config);
+	struct setup_lists *l = &x->lists;
+
+	if (!policy)
+		return;
+	l->chain_length = 0;
+	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
+		if (i < policy->chain_length && !is_own(config, policy->chain[i]) && policy->chain[i] != s->right_tuple.dst)
+			list_add(l, policy->chain[i]);
+	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
+		if (i < s->chain_length)
+			list_add(l, s->chain[i]);
+	s->chain_length = l->chain_length;
+	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
+		s->chain[i] = l->chain[i];
 }
 
 /* Whether a table had no room: counted. */
@@ -146,6 +192,11 @@ INLINE void setup_message_write(struct scratch *x, u64 nonce, const struct five_
 	}
 	KEEP(at);
 	at &= 127;
+	if (l->ends) {
+		x->message[at] = TLV_ENDS;
+		x->message[at + 1] = 2;
+		at += 2;
+	}
 	if (l->new_path.txid) {
 		x->message[at] = TLV_RECONFIGURATION;
 		x->message[at + 1] = sizeof(struct tlv_reconfiguration);
@@ -164,6 +215,7 @@ INLINE void setup_lists_of(struct setup_lists *l, const struct session *s)
 	l->chain_length = s->chain_length ? s->chain_length - 1 : 0;
 	for (u32 i = 0; i < MAX_MIDDLEBOXES - 1; i++)
 		l->chain[i] = s->chain[i + 1];
+	l->ends = s->flags & SESSION_ENDS;
 	l->new_path = s->new_path;
 }
 
@@ -259,6 +311,8 @@ INLINE int setup_egress(struct packet *p)
 	}
 	u32 hop;
 	if (!e || e->flags & ENTRY_PENDING) {
+		if (!(s->flags & SESSION_FIRST) && !s->new_path.txid)
+			chain_extend(p, x, config, s);
 		hop = session_join_right(p, x, config, s, nonce, &key, e);
 		s->offer[RIGHTWARD] = syn->offer;
 		if (!hop || (first && no_room(port_put_session(&nonce, s)))) {
@@ -315,6 +369,8 @@ NOINLINE int setup_message_lists(u32 length)
 			l->new_path.txid = load32(&x->message[(at + 3) & 255]);
 			l->new_path.handle = (u64)be32_of(load32(&x->message[(at + 11) & 255])) << 32 |
 				    be32_of(load32(&x->message[(at + 7) & 255]));
+		} else if (type == TLV_ENDS && bytes == 2) {
+			l->ends = 1;
 		} else if (type & TLV_MUST_UNDERSTAND) {
 			return -1;
 		}
@@ -339,8 +395,10 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	for (int i = 0; i < MAX_MIDDLEBOXES; i++)
 		s->chain[i] = x->lists.chain[i];
 	s->new_path = x->lists.new_path;
-	if (is_own(config, session.dst))
+	if (is_own(config, session.dst) || (x->lists.ends && !s->chain_length))
 		s->flags = SESSION_LAST;
+	else if (x->lists.ends)
+		s->flags = SESSION_ENDS;
 	struct entry *taken = port_egress(&back);
 	if (taken) { /* what an earlier use of this five-tuple left behind */
 		u64 old = taken->nonce;

@@ -119,6 +119,7 @@ enum session_flag {
 	SESSION_FIN_LEFTWARD = 32,
 	SESSION_RST = 64,
 	SESSION_BYPASS = 128,   /* without a chain rather than not at all */
+	SESSION_ENDS = 256,     /* the last agent of the chain ends it for a host without one: an edge */
 };
 
 /* What a SYN or SYN-ACK offered, by the direction in which it travelled. */
@@ -263,6 +264,7 @@ enum command_kind {
 	COMMAND_REPEAT,         /* send again what has not been answered */
 	COMMAND_RELEASE,
 	COMMAND_CANCEL,
+	COMMAND_NEXT,           /* a local program opens a session, `tuple`: its SYN takes `chain` */
 	COMMAND_SPLICE,         /* join `nonce` (its last agent here) and `peer` (its first agent here) */
 	COMMAND_TRIGGER,        /* ask the left neighbour to remove this middlebox */
 	COMMAND_CLOSE,          /* this middlebox has left: give the local socket a FIN */
@@ -283,6 +285,8 @@ struct command {
 	u32 side;
 	u32 ifindex;            /* CLOSE: where the segment arrives */
 	u32 spare;
+	struct five_tuple tuple;
+	u32 spare2;
 	u64 linger_ns, idle_ns; /* EXPIRE; idle_ns 0: do not look for silent sessions */
 };
 
@@ -320,6 +324,8 @@ struct policy {
 	u32 insns;
 	u32 chain_length;
 	u32 on_no_agent;        /* 0 fail, 1 bypass */
+	u32 ends;               /* non-zero: the last of the chain is an edge, which ends it */
+	u32 spare;
 	be32 chain[MAX_MIDDLEBOXES];
 	struct filter_insn filter[MAX_FILTER];
 };

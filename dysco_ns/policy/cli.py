@@ -108,9 +108,11 @@ def policy_add(
     chain: Annotated[Optional[list[str]], typer.Argument(help="middleboxes: addresses or names")] = None,
     at: At = None,
     on_no_agent: Annotated[str, typer.Option(help="no agent at the next hop: fail or bypass")] = "fail",
+    ends_at: Annotated[str, typer.Option(help="edge router that ends the chain for a server without an agent")] = "",
 ) -> None:
     """Adds a policy; sessions that begin from now on follow it."""
-    reply = client(at).request("policy_add", filter=filter_, chain=chain or [], on_no_agent=on_no_agent)
+    fields = {"filter": filter_, "chain": chain or [], "on_no_agent": on_no_agent, "ends_at": ends_at}
+    reply = client(at).request("policy_add", **fields)
     print(f"policy {reply['id']}")
 
 
@@ -122,7 +124,8 @@ def policy_list(at: At = None, as_json: Json = False) -> None:
         print(json.dumps({"schema": 1, "policies": policies}, indent=1))
         return
     for p in policies:
-        print(f"{p['id']:4}  {p['filter']}  ->  {' '.join(p['chain']) or '(no middlebox)'}  [{p['on_no_agent']}]")
+        end = f", ends at {p['ends_at']}" if p["ends_at"] else ""
+        print(f"{p['id']:4}  {p['filter']}  ->  {' '.join(p['chain']) or '(no middlebox)'}{end}  [{p['on_no_agent']}]")
 
 
 @policy.command("remove")

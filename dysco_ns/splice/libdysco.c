@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Finds the five-tuples of two sockets and tells the agent of this network namespace about them. */
+/* Finds the five-tuples of sockets and tells the agent of this network namespace about them. */
 #define _GNU_SOURCE
 #include "libdysco.h"
 
@@ -15,7 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { TEXT = 512, TIMEOUT_S = 5 };
+enum { TEXT = 512, TIMEOUT_S = 5, MOST_MIDDLEBOXES = 8 };
 
 static __thread char reason[TEXT];
 static __thread int agent = -1;
@@ -172,3 +172,58 @@ int dysco_splice2(int fd_a, int fd_b, int delta_ab, int delta_ba)
 }
 
 int dysco_splice(int fd_in, int fd_out, int delta) { return dysco_splice2(fd_in, fd_out, delta, 0); }
+
+/* Binds an unbound socket to the address from which it will reach the destination. */
+static int bind_towards(int fd, const struct sockaddr_in *destination)
+{
+	struct sockaddr_in own = { 0 };
+	socklen_t length = sizeof(own);
+
+	if (getsockname(fd, (struct sockaddr *)&own, &length))
+		return failed(errno, strerror(errno));
+	if (own.sin_port && own.sin_addr.s_addr)
+		return 0;
+	if (own.sin_port)
+		return failed(EINVAL, "the socket is bound to a port but to no address");
+	int probe = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0); /* asks the routing table; sends nothing */
+	int reached = probe < 0 ? -1 : connect(probe, (const struct sockaddr *)destination, sizeof(*destination));
+	if (!reached)
+		reached = getsockname(probe, (struct sockaddr *)&own, &length);
+	int number = errno;
+	if (probe >= 0)
+		close(probe);
+	own.sin_port = 0;
+	if (!reached && !bind(fd, (struct sockaddr *)&own, sizeof(own)))
+		return 0;
+	number = reached ? number : errno;
+	return failed(number, strerror(number));
+}
+
+int dysco_next(int fd, const struct sockaddr_in *destination, const struct in_addr *middleboxes, int count)
+{
+	char request[TEXT], answer[TEXT], address[INET_ADDRSTRLEN];
+	struct sockaddr_storage peer;
+	struct sockaddr_in own;
+	socklen_t length = sizeof(peer);
+
+	reason[0] = 0;
+	if (count < 0 || count > MOST_MIDDLEBOXES)
+		return failed(EINVAL, "a chain has at most 8 middleboxes");
+	if (destination->sin_family != AF_INET)
+		return failed(EAFNOSUPPORT, "only IPv4 sessions can have a chain");
+	if (!getpeername(fd, (struct sockaddr *)&peer, &length))
+		return failed(EISCONN, "the socket is connected: its SYN has gone without a chain");
+	length = sizeof(own);
+	if (bind_towards(fd, destination) || getsockname(fd, (struct sockaddr *)&own, &length))
+		return -1;
+	inet_ntop(AF_INET, &own.sin_addr, address, sizeof(address));
+	int at = snprintf(request, sizeof(request), "{\"op\": \"next\", \"tuple\": [\"%s\", %d, ", address, ntohs(own.sin_port));
+	inet_ntop(AF_INET, &destination->sin_addr, address, sizeof(address));
+	at += snprintf(request + at, sizeof(request) - (size_t)at, "\"%s\", %d], \"chain\": [", address, ntohs(destination->sin_port));
+	for (int i = 0; i < count; i++) {
+		inet_ntop(AF_INET, &middleboxes[i], address, sizeof(address));
+		at += snprintf(request + at, sizeof(request) - (size_t)at, "%s\"%s\"", i ? ", " : "", address);
+	}
+	snprintf(request + at, sizeof(request) - (size_t)at, "]}\n");
+	return ask(request, answer) ? -1 : judge(answer);
+}

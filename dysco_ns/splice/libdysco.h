@@ -31,6 +31,17 @@ int dysco_splice2(int fd_a, int fd_b, int delta_ab, int delta_ba);
 #define DYSCO_JOIN_ONLY 1u /* join the sessions, do not ask for the removal: somebody else will */
 int dysco_splice_flags(int fd_a, int fd_b, int delta_ab, int delta_ba, unsigned flags);
 
+/* Chooses the middleboxes of a session before it is opened: a proxy that classifies what it has accepted, for example.
+ *
+ * fd is a TCP socket that is not connected yet; it is bound here if it is not bound.  `middleboxes`: their IPv4
+ * addresses, at most 8, in the order in which the session passes them; it replaces what policies say.  Call connect()
+ * to the same destination within 3 s.
+ *
+ * Returns 0, or -1 with errno as above, and EINVAL (more than 8), EISCONN (connected already), ENETUNREACH. */
+struct sockaddr_in;
+struct in_addr;
+int dysco_next(int fd, const struct sockaddr_in *destination, const struct in_addr *middleboxes, int count);
+
 /* The reason of this thread's last failure, one line. */
 const char *dysco_error(void);
 

@@ -20,6 +20,7 @@ class Policy:
     at: str
     filter: str
     chain: tuple[str, ...] = ()
+    ends_at: str = ""  # the edge that ends the chain for a server without an agent
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Host:
     index: int
     kind: str = "host"  # host, router, firewall, nat
     rate_mbps: float | None = None  # of its link, each direction
+    behind: str = ROUTER  # the router or the edge that its link leads to
+    agent: bool = True
 
     @property
     def address(self) -> str:

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""client, mb1..mbN, server: plain routing passes only the router, Dysco steers through the middleboxes."""
+"""client, mb1..mbN, server: plain routing passes only the router, Dysco steers through the middleboxes.
+
+With edges=on client and server have no agents: they are behind edge1 and edge2, which begin and end the chain.
+"""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from lab.topologies import Host, Policy, Settings, Topology
 
@@ -11,7 +16,7 @@ KINDS = ("router", "firewall", "nat")
 
 def build(settings: Settings) -> Topology:
     """Settings: middleboxes 0..8, initial (the first so many are on the chain of new sessions; default all), kind,
-    dysco, hmac, rate (Mbit/s or none), shaper, congestion.
+    edges, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
 
     Without agents the router sends the same traffic through the same middleboxes by static rules.
     """
@@ -21,17 +26,21 @@ def build(settings: Settings) -> Topology:
     rate = settings.rate("rate", None)
     agents = settings.switch("dysco", True)
     boxes = tuple(Host(f"mb{i}", i, kind, rate) for i in range(1, count + 1))
-    hosts = (Host("client", 0, rate_mbps=rate), *boxes, Host("server", count + 1, rate_mbps=rate))
+    edges = settings.switch("edges", False)
+    client, server = Host("client", 0, rate_mbps=rate), Host("server", count + 1, rate_mbps=rate)
+    if edges:
+        client, server = replace(client, behind="edge1", agent=False), replace(server, behind="edge2", agent=False)
+        boxes += (Host("edge1", count + 2, "router", rate), Host("edge2", count + 3, "router", rate))
     names = tuple(box.name for box in boxes[:initial])
-    server = hosts[-1].address
+    starts, ends = ("edge1", "edge2") if edges else ("client", "")
     return Topology(
         "chain",
-        hosts,
+        (client, *boxes, server),
         agents=agents,
         sign=settings.switch("hmac", False),
         shaper=settings.choice("shaper", "htb", ("htb", "tbf")),
         congestion=settings.choice("congestion", "cubic", ("cubic", "bbr", "reno")),
-        policies=(Policy("client", f"tcp dst portrange {PORTS} and dst host {server}", names),),
+        policies=(Policy(starts, f"tcp dst portrange {PORTS} and dst host {server.address}", names, ends),),
         steer=() if agents else names,
         settings=settings.used,
     )

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who decides where a session goes: edges for hosts without agents, middleboxes for what is still to come (paper II-B)."""
+
+import socket
+import sys
+
+import pytest
+
+from dysco_ns import netns
+from lab.measure import RESETS, interface_packets, tcp_counters
+from lab.network import wait_until
+from tests.net.conftest import invalid_packets, transfer
+
+PORT = 5001
+
+
+def sessions(lab, host):
+    return lab.agent(host).request("sessions")["sessions"]
+
+
+def neighbours(lab, host):
+    """Of the sessions at a host: the sets of left and of right neighbours, by name."""
+    names = {address: name for name, address in lab.topology.names.items()}
+    found = [s["neighbours"] for s in sessions(lab, host)]
+    return tuple({names.get(n[side]) for n in found} for side in ("left", "right"))
+
+
+def no_resets(lab):
+    return all(tcp_counters(lab.pid(h))[name] == 0 for h in lab.topology.names for name in RESETS)
+
+
+@pytest.mark.parametrize("hmac", ["off", "on"])
+def test_edges_begin_and_end_the_chain_for_hosts_without_agents(lab_of, tmp_path, hmac):
+    lab = lab_of("chain", middleboxes=2, kind="firewall", edges="on", hmac=hmac)
+    assert set(lab.state.agents) == {"mb1", "mb2", "edge1", "edge2"}
+    seen = {}
+
+    def look():
+        seen.update({h: neighbours(lab, h) for h in lab.state.agents})
+
+    server = lab.topology.host("server")
+    compared = transfer(lab, "client", "server", server.address, (PORT, PORT), tmp_path, during=look)
+    assert (compared.sessions, compared.failed, compared.bytes_mismatched) == (10, 0, 0)
+    assert seen["edge1"] == ({None}, {"mb1"})
+    assert seen["mb1"] == ({"edge1"}, {"mb2"})
+    assert seen["mb2"] == ({"mb1"}, {"edge2"})
+    assert seen["edge2"] == ({"mb2"}, {None})
+    assert no_resets(lab)
+    assert all(invalid_packets(lab, lab.topology.host(b)) == 0 for b in ("mb1", "mb2"))
+
+
+def test_edges_are_anchors(lab_of, tmp_path):
+    """A firewall comes and goes between two edges, while hosts that know nothing of it send both ways."""
+    lab = lab_of("chain", middleboxes=2, initial=1, kind="firewall", edges="on")
+
+    def change():
+        for step in ({"insert": ["mb2"]}, {"remove": "mb1"}):
+            who = "edge1" if "remove" in step else "mb1"
+            results = lab.agent(who).request("reconfigure", all=True, **step)["results"]
+            assert [r["outcome"] for r in results] == ["done"] * 10, results
+            wait_until(lambda: all("reconfiguring" not in s["state"] for s in sessions(lab, "edge1")), 10, "settled")
+
+    server = lab.topology.host("server")
+    compared = transfer(lab, "client", "server", server.address, (PORT, PORT), tmp_path, seconds=4, during=change)
+    assert (compared.sessions, compared.failed, compared.bytes_mismatched) == (10, 0, 0)
+    assert no_resets(lab)
+    assert all(invalid_packets(lab, lab.topology.host(b)) == 0 for b in ("mb1", "mb2"))
+
+
+def test_a_middlebox_adds_to_what_is_still_to_come(lab_of, tmp_path):
+    lab = lab_of("chain", middleboxes=3, initial=2)
+    lab.agent("mb1").request("policy_add", filter=f"tcp dst port {PORT}", chain=["mb3", "mb2"])
+    seen = {}
+
+    def look():
+        seen.update({h: neighbours(lab, h) for h in lab.topology.names})
+
+    address = lab.topology.host("server").address
+    assert transfer(lab, "client", "server", address, (PORT, PORT), tmp_path, during=look).failed == 0
+    assert seen["client"] == ({None}, {"mb1"})
+    assert seen["mb1"] == ({"client"}, {"mb3"})
+    assert seen["mb3"] == ({"mb1"}, {"mb2"})
+    assert seen["mb2"] == ({"mb3"}, {"server"})
+    # sessions that no policy of mb1 matches keep their chain
+    seen.clear()
+    assert transfer(lab, "client", "server", address, (5002, 5002), tmp_path, during=look).failed == 0
+    assert "mb2" in seen["mb1"][1]
+
+
+CLASSIFIER = f"""
+import socket, sys, threading
+sys.path.insert(0, sys.argv[1])
+from dysco_ns.splice import choose
+server, boxes = sys.argv[2], {{b"a": [], b"b": [sys.argv[3]]}}
+listener = socket.create_server(("", {PORT})); print("ready", flush=True)
+def serve(inner):
+    what = inner.recv(1)
+    outer = socket.socket()
+    choose(outer, (server, {PORT}), boxes[what])
+    outer.connect((server, {PORT})); outer.sendall(what)
+    inner.sendall(outer.recv(1)); outer.close(); inner.close()
+while True: threading.Thread(target=serve, args=(listener.accept()[0],)).start()
+"""
+
+ECHO = f"""
+import socket
+listener = socket.create_server(("", {PORT})); print("ready", flush=True)
+while True:
+    s, _ = listener.accept(); s.sendall(s.recv(1)); s.close()
+"""
+
+ASK = f"""
+import socket, sys
+for what in b"abab":
+    s = socket.create_connection((sys.argv[1], {PORT})); s.sendall(bytes([what])); print(s.recv(1).decode(), end="")
+"""
+
+
+def test_a_classifier_chooses_the_next_middlebox_of_each_session(lab_of):
+    from lab.results import ROOT
+
+    lab = lab_of("chain", middleboxes=2, initial=0)
+    server, box = (lab.topology.host(h).address for h in ("server", "mb2"))
+    before = interface_packets(lab.pid("mb2"), "eth0")[0]
+    classifier = [sys.executable, "-c", CLASSIFIER, str(ROOT), server, box]
+    with lab.service("server", [sys.executable, "-c", ECHO]), lab.service("mb1", classifier):
+        assert lab.run("client", [sys.executable, "-c", ASK, lab.topology.host("mb1").address]) == "abab"
+    ours = [s for s in sessions(lab, "mb1") if s["role"] == "first"]
+    assert sorted(s["neighbours"]["right"] for s in ours) == sorted([server, server, box, box])
+    assert len(sessions(lab, "mb2")) == 2
+    assert interface_packets(lab.pid("mb2"), "eth0")[0] > before
+
+
+def test_a_choice_that_cannot_be_made_is_refused_in_one_line(lab_of):
+    from dysco_ns.splice import SpliceRefused, choose
+
+    with socket.socket() as s, pytest.raises(SpliceRefused, match="no Dysco agent"):
+        choose(s, ("127.0.0.1", PORT), [])
+    lab = lab_of("chain", middleboxes=0)
+    server = lab.topology.host("server").address
+    with netns.entered(netns.path_of(lab.pid("client"))), socket.socket() as s:
+        with pytest.raises(SpliceRefused, match="at most 8"):
+            choose(s, (server, PORT), ["10.0.0.1"] * 9)
+        s.bind((lab.topology.host("client").address, 0))
+        choose(s, (server, PORT), [])
+        choose(s, (server, PORT), [])  # a second thought is allowed until the SYN has gone
