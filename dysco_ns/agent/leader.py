@@ -33,6 +33,7 @@ REASONS = {
     "no_route": "no route to the next host of the new path",
     "bad_state": "the session is not established",
     "no_room": "the agent's tables are full",
+    "nat": "the left neighbour is behind a NAT without an agent: start it from that side",
     "in_use": "a session with this five-tuple is open",
     "timeout": "no answer: a host on the old or the new path has no agent, another key, or is down",
 }

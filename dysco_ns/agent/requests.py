@@ -144,6 +144,9 @@ async def _splice(daemon: Daemon, request: Json) -> Json:
     if not arriving or not leaving:
         which = "in" if not arriving else "out"
         raise Refused(f"the '{which}' socket's session is not a Dysco session: no policy matched its SYN")
+    session = core.session(arriving)
+    if request.get("remove", True) and session and session["flags"] & view.NAT:
+        raise Refused(REASONS["nat"])  # before the sessions are joined: a proxy that is refused promises nothing
     deltas = [int(request.get("delta_ab", 0)) & 0xFFFFFFFF, int(request.get("delta_ba", 0)) & 0xFFFFFFFF]
     reason = core.command("splice", nonce=arriving, peer=leaving, delta=deltas)
     if reason == "not" and request.get("remove", True):

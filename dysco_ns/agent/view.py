@@ -11,7 +11,7 @@ from typing import Any
 from dysco_ns.agent.core import Core
 
 SCHEMA = 1
-FIRST, LAST, SPLICED, LEFT_CHAIN, FINS = 1, 2, 4, 8, 16 | 32
+FIRST, LAST, SPLICED, LEFT_CHAIN, FINS, NAT = 1, 2, 4, 8, 16 | 32, 512
 LOCKS = ("unlocked", "lockPending", "locked")
 PHASES = {1: "locking", 2: "handshake", 3: "two paths", 4: "settling", 5: "done"}
 
@@ -83,6 +83,7 @@ def describe(core: Core, nonce: int, s: dict[str, Any]) -> dict[str, Any]:
         "role": role(flags),
         "state": state,
         "left_chain": bool(flags & LEFT_CHAIN),
+        "behind_nat": bool(flags & NAT),
         "spliced_to": f"{s['peer']:016x}" if flags & SPLICED else None,
         "lock": LOCKS[s["lock"]],
         **_traffic(core, s),

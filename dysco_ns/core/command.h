@@ -217,6 +217,8 @@ INLINE u32 command_trigger(struct packet *p, struct scratch *x, struct config *c
 
 	if (!s || !s->left_sub.dport)
 		return REFUSED_NO_SESSION;
+	if (s->flags & SESSION_NAT)
+		return REFUSED_NAT; /* our message would be the first of its five-tuple */
 	struct control_message *m = control_message(x);
 	struct five_tuple leftward = reversed(&s->left_sub), swapped;
 	__builtin_memset(m, 0, sizeof(*m));

@@ -60,6 +60,7 @@ enum refusal {
 	REFUSED_BAD_STATE,
 	REFUSED_NO_ROOM,
 	REFUSED_IN_USE,
+	REFUSED_NAT,            /* the left neighbour is behind a NAT that lets nothing in */
 	REFUSALS
 };
 

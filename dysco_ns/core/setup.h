@@ -379,12 +379,32 @@ NOINLINE int setup_message_lists(u32 length)
 	return at == length ? 0 : -1;
 }
 
+/* A NAT without an agent has changed the subsession on its way.  From here on the session has the five-tuple that it would
+ * have without us: private addresses mean nothing here, and two clients may share one (paper II-B).  Returns SESSION_NAT if nothing new can go back to the left. */
+INLINE u32 nat_apply(struct five_tuple *session, const struct five_tuple *sent, const struct five_tuple *arrived)
+{
+	u32 source = arrived->src != sent->src || arrived->sport != sent->sport;
+	u32 destination = arrived->dst != sent->dst || arrived->dport != sent->dport;
+
+	if (source && session->src == sent->src) {
+		session->src = arrived->src;
+		session->sport = arrived->sport;
+	}
+	if (destination && session->dst == sent->dst) {
+		session->dst = arrived->dst;
+		session->dport = arrived->dport;
+	}
+	return source ? SESSION_NAT : 0;
+}
+
 /* The record and entries of a session whose SYN came from the left.  < 0: no room, or a tuple is taken. */
 INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce, const struct five_tuple *key)
 {
 	struct setup_message *m = (struct setup_message *)x->message;
 	struct session *s = &x->session;
-	struct five_tuple session = m->session, back = reversed(&session), wire_back = reversed(key);
+	struct five_tuple session = m->session, sent = m->subsession, wire_back = reversed(key);
+	u32 nat = nat_apply(&session, &sent, key);
+	struct five_tuple back = reversed(&session);
 
 	__builtin_memset(s, 0, sizeof(*s));
 	s->left_tuple = s->right_tuple = session;
@@ -399,6 +419,7 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 		s->flags = SESSION_LAST;
 	else if (x->lists.ends)
 		s->flags = SESSION_ENDS;
+	s->flags |= nat;
 	struct entry *taken = port_egress(&back);
 	if (taken) { /* what an earlier use of this five-tuple left behind */
 		u64 old = taken->nonce;

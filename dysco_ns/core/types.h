@@ -119,6 +119,7 @@ enum session_flag {
 	SESSION_FIN_LEFTWARD = 32,
 	SESSION_RST = 64,
 	SESSION_BYPASS = 128,   /* without a chain rather than not at all */
+	SESSION_NAT = 512,      /* the left neighbour is behind a NAT without an agent */
 	SESSION_ENDS = 256,     /* the last agent of the chain ends it for a host without one: an edge */
 };
 

@@ -2,13 +2,14 @@
 """client, mb1..mbN, server: plain routing passes only the router, Dysco steers through the middleboxes.
 
 With edges=on client and server have no agents: they are behind edge1 and edge2, which begin and end the chain.
+With gate=on the client is behind a NAT that has no agent.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from lab.topologies import Host, Policy, Settings, Topology
+from lab.topologies import BadSetting, Host, Policy, Settings, Topology
 
 PORTS = "5001-5010"
 KINDS = ("router", "firewall", "nat")
@@ -16,7 +17,7 @@ KINDS = ("router", "firewall", "nat")
 
 def build(settings: Settings) -> Topology:
     """Settings: middleboxes 0..8, initial (the first so many are on the chain of new sessions; default all), kind,
-    edges, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
+    edges, gate, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
 
     Without agents the router sends the same traffic through the same middleboxes by static rules.
     """
@@ -31,6 +32,11 @@ def build(settings: Settings) -> Topology:
     if edges:
         client, server = replace(client, behind="edge1", agent=False), replace(server, behind="edge2", agent=False)
         boxes += (Host("edge1", count + 2, "router", rate), Host("edge2", count + 3, "router", rate))
+    if settings.switch("gate", False):
+        if edges:
+            raise BadSetting("topology chain: use edges=on or gate=on, not both")
+        client = replace(client, behind="gate")
+        boxes += (Host("gate", count + 4, "nat", rate, agent=False),)
     names = tuple(box.name for box in boxes[:initial])
     starts, ends = ("edge1", "edge2") if edges else ("client", "")
     return Topology(

@@ -9,6 +9,7 @@ import pytest
 from dysco_ns import netns
 from lab.measure import RESETS, interface_packets, tcp_counters
 from lab.network import wait_until
+from middleboxes.tcp_proxy import TcpProxy
 from tests.net.conftest import invalid_packets, transfer
 
 PORT = 5001
@@ -144,3 +145,52 @@ def test_a_choice_that_cannot_be_made_is_refused_in_one_line(lab_of):
         s.bind((lab.topology.host("client").address, 0))
         choose(s, (server, PORT), [])
         choose(s, (server, PORT), [])  # a second thought is allowed until the SYN has gone
+
+
+def test_across_a_nat_without_an_agent(lab_of, tmp_path):
+    """The session works, is known by its public five-tuple beyond the NAT, and the private side reconfigures it."""
+    lab = lab_of("chain", middleboxes=2, initial=1, kind="firewall", gate="on", hmac="on")
+    gate = lab.topology.host("gate").address
+    seen = {}
+
+    def change():
+        seen["mb1"] = sessions(lab, "mb1")
+        seen["server"] = sessions(lab, "server")
+        for step in ({"insert": ["mb2"]}, {"remove": "mb2"}, {"remove": "mb1"}):
+            results = lab.agent("client").request("reconfigure", all=True, **step)["results"]
+            assert [r["outcome"] for r in results] == ["done"] * 10, results
+            wait_until(lambda: all("reconfiguring" not in s["state"] for s in sessions(lab, "client")), 10, "settled")
+
+    server = lab.topology.host("server")
+    compared = transfer(lab, "client", "server", server.address, (PORT, PORT), tmp_path, seconds=4, during=change)
+    assert (compared.sessions, compared.failed, compared.bytes_mismatched) == (10, 0, 0)
+    assert all(s["behind_nat"] and s["tuple"].startswith(gate) for s in seen["mb1"])
+    assert all(not s["behind_nat"] and s["tuple"].startswith(gate) for s in seen["server"])
+    assert no_resets(lab)
+    assert all(invalid_packets(lab, lab.topology.host(b)) == 0 for b in ("mb1", "mb2"))
+
+
+def test_a_proxy_beyond_a_nat_cannot_ask_but_the_private_side_can(lab_of, tmp_path):
+    lab = lab_of("chain", middleboxes=1, initial=0, gate="on")
+    server, box = (lab.topology.host(h).address for h in ("server", "mb1"))
+    lab.agent("client").request("policy_add", filter="tcp dst port 8001", chain=[])
+    lab.agent("mb1").request("policy_add", filter="tcp dst port 9001", chain=[])
+    proxy = TcpProxy({8001: (server, 9001)}, tmp_path / "control")
+
+    def ask():
+        reply = proxy.leave(8001)
+        assert (reply["spliced"], reply["refused"]) == (0, 10)
+        assert "behind a NAT" in reply["reason"]
+        assert all(s["spliced_to"] is None for s in sessions(lab, "mb1"))
+
+    def join_and_remove():
+        assert proxy.leave(8001, join_only=True)["spliced"] == 10
+        live = [s["id"] for s in sessions(lab, "client") if s["state"] == "established"]
+        results = [lab.agent("client").request("reconfigure", session=i, remove="mb1")["results"][0] for i in live]
+        assert [r["outcome"] for r in results] == ["done"] * 10, results
+
+    with lab.service("mb1", proxy.command()):
+        for during in (ask, join_and_remove):
+            compared = transfer(lab, "client", "server", box, (8001, 9001), tmp_path, seconds=3, during=during)
+            assert (compared.sessions, compared.failed, compared.bytes_mismatched) == (10, 0, 0)
+    assert no_resets(lab)
