@@ -201,12 +201,14 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_SESSION_OVER);
 	if (next != s && !splice_compatible(s, next))
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_OPTIONS);
-	if (unsettled(left, SIDE_LEFT) || unsettled(nonce, SIDE_RIGHT))
-		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_BUSY);
 	if (lock_take(next, txid, m->left_anchor)) {
 		if (!lock_hold(next, m, key))
 			return VERDICT_DROP;
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_LOCKED);
+	}
+	if (unsettled(left, SIDE_LEFT) || unsettled(nonce, SIDE_RIGHT)) { /* its own left anchor would hold the lock else */
+		next->lock = UNLOCKED;
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_BUSY);
 	}
 	next->request_from = *key;
 	name_right_anchor(config, m, next);

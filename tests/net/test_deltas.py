@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Middleboxes that change the size of the stream report their deltas, and leave without a byte lost (paper III-D)."""
+
+import hashlib
+import sys
+
+import pytest
+
+from lab.measure import RESETS, interface_packets, tcp_counters
+from lab.network import wait_until
+from lab.results import ROOT
+
+PORT = 5001
+PIECES, PIECE = 200, 3000
+
+TALK = """
+import hashlib, socket, sys, threading, time
+def talk(s, tag, pieces, piece):
+    def send():
+        for i in range(pieces):
+            s.sendall((tag + str(i).encode()).ljust(piece, tag)); time.sleep(0.01)
+        s.shutdown(socket.SHUT_WR)
+    thread = threading.Thread(target=send); thread.start()
+    got = hashlib.sha256()
+    while data := s.recv(65536): got.update(data)
+    thread.join(); print(got.hexdigest(), flush=True)
+"""
+CLIENT = TALK + "talk(socket.create_connection((sys.argv[1], int(sys.argv[2]))), b'c', int(sys.argv[3]), int(sys.argv[4]))"
+SERVER = TALK + "l = socket.create_server(('', int(sys.argv[1]))); print('ready', flush=True)\n"
+SERVER += "talk(l.accept()[0], b's', int(sys.argv[2]), int(sys.argv[3]))"
+
+# Adds to what goes to the server, takes from what comes back, and after a while asks to leave.
+PROXY = """
+import socket, sys, threading, time
+sys.path.insert(0, sys.argv[1])
+from dysco_ns.splice import splice
+server, port, added, taken = sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
+listener = socket.create_server(("", port)); print("ready", flush=True)
+inner = listener.accept()[0]
+outer = socket.create_connection((server, port))
+outer.sendall(b"+" * added)
+rest = taken
+while rest: rest -= len(outer.recv(rest))
+def relay(a, b):
+    while data := a.recv(65536): b.sendall(data)
+    b.shutdown(socket.SHUT_WR)
+ways = [threading.Thread(target=relay, args=pair) for pair in ((inner, outer), (outer, inner))]
+for way in ways: way.start()
+time.sleep(0.5)
+splice(inner, outer, added, -taken); print("spliced", flush=True)
+for way in ways: way.join()
+"""
+
+
+def stream(tag, pieces=PIECES, piece=PIECE):
+    return b"".join((tag + str(i).encode()).ljust(piece, tag) for i in range(pieces))
+
+
+def said(process):
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize(("added", "taken"), [(0, 0), (7, 0), (0, 11), (100_000, 2000), (1, 5000)])
+def test_a_proxy_that_adds_and_takes_bytes_leaves(lab_of, added, taken):
+    lab = lab_of("chain", middleboxes=1, initial=0)
+    box, server = (lab.topology.host(h).address for h in ("mb1", "server"))
+    for host, to in (("client", box), ("mb1", server)):
+        lab.agent(host).request("policy_add", filter=f"tcp dst port {PORT} and dst host {to}", chain=[])
+    sizes = [str(PIECES), str(PIECE)]
+    proxy = [sys.executable, "-u", "-c", PROXY, str(ROOT), server, str(PORT), str(added), str(taken)]
+    with (
+        lab.service("server", [sys.executable, "-u", "-c", SERVER, str(PORT), *sizes]) as far,
+        lab.service("mb1", proxy) as middle,
+    ):
+        near = lab.run("client", [sys.executable, "-u", "-c", CLIENT, box, str(PORT), *sizes])
+        assert said(middle) == "spliced", middle.stderr.read()
+        assert said(far) == hashlib.sha256(b"+" * added + stream(b"c")).hexdigest()
+        assert near.strip() == hashlib.sha256(stream(b"s")[taken:]).hexdigest()
+        assert lab.agent("mb1").request("sessions")["sessions"][0]["left_chain"]
+        wait_until(lambda: middle.poll() == 0, 5, "the proxy ended by itself")
+    assert interface_packets(lab.pid("mb1"), "eth0")[0] < 1500  # of the 2 s, it saw the first half second
+    assert all(tcp_counters(lab.pid(h))[name] == 0 for h in lab.topology.names for name in RESETS)
