@@ -97,6 +97,9 @@ test-unit: build $(SIMULATORS) ## tests that need no network: units, simulator
 test: static $(SIMULATORS) ## proves the code: static checks, units, simulator, real networks
 	$(SUDO) $(VENV)/pytest tests
 
+verify: build ## the model of the lock handshake under Spin: every contention of two anchors over up to four hosts
+	@$(VENV)/python -m tests.model $(PROFILE)
+
 mutants: build ## wrong changes to the core that the simulator must catch
 	@$(VENV)/python -m tests.sim.mutants
 

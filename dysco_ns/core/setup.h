@@ -101,39 +101,48 @@ INLINE u64 session_start(struct packet *p, struct scratch *x, struct config *con
 	return nonce;
 }
 
-/* Appends a middlebox to a list in which no address occurs twice. */
-INLINE void list_add(struct setup_lists *l, be32 middlebox)
+/* Appends a middlebox to x->lists, in which no address occurs twice. */
+NOINLINE int list_add(be32 middlebox)
 {
+	struct scratch *x = port_scratch();
+
+	if (!x)
+		return -1;
+	struct setup_lists *l = &x->lists;
 	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
 		if (i < l->chain_length && l->chain[i] == middlebox)
-			return;
+			return 0;
 	if (l->chain_length >= MAX_MIDDLEBOXES) {
 		port_count(COUNT_CHAIN_TOO_LONG);
-		return;
+		return -1;
 	}
 	l->chain[l->chain_length & (MAX_MIDDLEBOXES - 1)] = middlebox;
 	l->chain_length++;
+	return 0;
 }
 
 /* A middlebox whose own policy matches adds to the part of the chain that is still to come (paper II-B): its additions
  * come first; what no longer fits is left out. */
-INLINE void chain_extend(struct packet *p, struct scratch *x, struct config *config, struct session *s)
+NOINLINE int chain_extend(struct packet *p, u64 nonce)
 {
-	struct policy *policy = policy_match(p, config);
-	struct setup_lists *l = &x->lists;
+	struct scratch *x = port_scratch();
+	struct config *config = port_config();
+	struct session *s = port_session(&nonce);
+	struct policy *policy = p && x && config && s ? policy_match(p, config) : 0;
 
-	if (!policy)
-		return;
-	l->chain_length = 0;
+	if (!policy || !s || !x || !config)
+		return 0;
+	x->lists.chain_length = 0;
 	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
 		if (i < policy->chain_length && !is_own(config, policy->chain[i]) && policy->chain[i] != s->right_tuple.dst)
-			list_add(l, policy->chain[i]);
+			list_add(policy->chain[i]);
 	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
 		if (i < s->chain_length)
-			list_add(l, s->chain[i]);
-	s->chain_length = l->chain_length;
+			list_add(s->chain[i]);
+	s->chain_length = x->lists.chain_length;
 	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
-		s->chain[i] = l->chain[i];
+		s->chain[i] = x->lists.chain[i];
+	return 0;
 }
 
 /* Whether a table had no room: counted. */
@@ -312,7 +321,7 @@ INLINE int setup_egress(struct packet *p)
 	u32 hop;
 	if (!e || e->flags & ENTRY_PENDING) {
 		if (!(s->flags & SESSION_FIRST) && !s->new_path.txid)
-			chain_extend(p, x, config, s);
+			chain_extend(p, nonce);
 		hop = session_join_right(p, x, config, s, nonce, &key, e);
 		s->offer[RIGHTWARD] = syn->offer;
 		if (!hop || (first && no_room(port_put_session(&nonce, s)))) {
