@@ -21,7 +21,8 @@ SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/c
 SIM_HEADERS := $(wildcard dysco_ns/core/*.h dysco_ns/host/*.h tests/sim/*.h)
 SIMULATORS := $(BUILD)/libsim.so $(BUILD)/sim $(BUILD)/sim-sanitized
 
-.PHONY: help setup build doctor experiment-proxy-removal experiments bench figures notebooks test test-unit mutants static clean
+.PHONY: help setup build doctor experiment-proxy-removal experiments bench figures notebooks test test-unit verify fuzz mutants \
+	static clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +100,9 @@ test: static $(SIMULATORS) ## proves the code: static checks, units, simulator, 
 
 verify: build ## the model of the lock handshake under Spin: every contention of two anchors over up to four hosts
 	@$(VENV)/python -m tests.model $(PROFILE)
+
+fuzz: build ## libFuzzer on the core for TIME seconds (default 60), under sanitizers
+	@tests/fuzz/fuzz.sh $(TIME)
 
 mutants: build ## wrong changes to the core that the simulator must catch
 	@$(VENV)/python -m tests.sim.mutants

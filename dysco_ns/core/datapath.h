@@ -125,12 +125,13 @@ INLINE int setup_ingress(struct packet *p)
 		port_count(reason);
 		return reason == COUNT_PASS_FOREIGN_PAYLOAD ? VERDICT_PASS : VERDICT_DROP;
 	}
-	struct message_header *m = (struct message_header *)x->message;
-	if (m->type != MESSAGE_SETUP || setup_message_lists(x->message_length)) {
+	struct setup_message *m = (struct setup_message *)x->message;
+	struct five_tuple key = segment_tuple(syn);
+	if (m->header.type != MESSAGE_SETUP || !has_ports(&key) || !has_ports(&m->session) ||
+	    setup_message_lists(x->message_length)) {
 		port_count(COUNT_DROP_BAD_MESSAGE);
 		return VERDICT_DROP;
 	}
-	struct five_tuple key = segment_tuple(syn);
 	if (x->lists.new_path.txid && !x->lists.chain_length)
 		return new_path_accept(p, x, &key);
 	return setup_arrived(p, x, config, &key);

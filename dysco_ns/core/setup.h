@@ -296,7 +296,7 @@ INLINE int setup_egress(struct packet *p)
 	struct segment *syn = &x->segment;
 	struct five_tuple key = segment_tuple(syn);
 	struct entry *e = port_egress(&key);
-	if (e && e->flags & ENTRY_PLAIN)
+	if (!has_ports(&key) || (e && e->flags & ENTRY_PLAIN))
 		return VERDICT_PASS;
 	u64 nonce = e ? e->nonce : port_tag(p);
 	struct session *s = nonce ? port_session(&nonce) : 0;

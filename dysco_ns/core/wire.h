@@ -52,6 +52,9 @@ INLINE struct five_tuple reversed(const struct five_tuple *t)
 	return r;
 }
 
+/* Port 0 is nobody's; in our records it means that there is no subsession. */
+INLINE int has_ports(const struct five_tuple *t) { return t->sport && t->dport; }
+
 INLINE int same_tuple(const struct five_tuple *a, const struct five_tuple *b)
 {
 	return a->src == b->src && a->dst == b->dst && a->sport == b->sport && a->dport == b->dport;
