@@ -9,12 +9,12 @@ import pytest
 
 from dysco_ns.agent.client import AgentRefused
 from dysco_ns.agent.launch import AgentTarget, start_agents
-from lab.measure import RESETS, interface_packets, tcp_counters
+from lab.measure import interface_packets
 from lab.network import wait_until
 from lab.shaping import QUEUE_MS
 from lab.topologies.proxy import PROXY, proxy_port, server_port
 from middleboxes.tcp_proxy import TcpProxy
-from tests.net.conftest import transfer
+from tests.net.conftest import no_session_was_reset, transfer
 
 PORTS = (proxy_port(1), server_port(1))
 
@@ -35,10 +35,6 @@ def sessions(lab, host="client1"):
 def carry(lab, tmp_path, during, count=30, seconds=3.0):
     address = lab.topology.host(PROXY).address
     return transfer(lab, "client1", "server1", address, PORTS, tmp_path, sessions=count, seconds=seconds, during=during)
-
-
-def no_resets(lab):
-    return all(tcp_counters(lab.pid(h))[name] == 0 for h in lab.topology.names for name in RESETS)
 
 
 def gone(lab):
@@ -62,7 +58,7 @@ def test_every_session_loses_the_proxy_without_losing_a_byte(net, tmp_path):
     compared = carry(lab, tmp_path, leave, seconds=8)
     assert (compared.sessions, compared.failed, compared.bytes_mismatched) == (30, 0, 0), compared.reasons
     assert seen["before"] == seen["after"]
-    assert no_resets(lab)
+    assert no_session_was_reset(lab)
 
 
 def test_removal_before_the_splice_is_refused_and_harms_nothing(net, tmp_path):
@@ -75,7 +71,7 @@ def test_removal_before_the_splice_is_refused_and_harms_nothing(net, tmp_path):
         assert all(s["state"] == "established" and s["lock"] == "unlocked" for s in sessions(lab))
 
     assert carry(lab, tmp_path, ask).failed == 0
-    assert no_resets(lab)
+    assert no_session_was_reset(lab)
 
 
 def test_command_at_the_client_after_a_join(net, tmp_path):
@@ -120,7 +116,7 @@ def test_sessions_survive_their_daemons_and_are_picked_up_again(net, tmp_path):
 
     compared = carry(lab, tmp_path, kill, seconds=6)
     assert (compared.failed, compared.bytes_mismatched) == (0, 0), compared.reasons
-    assert no_resets(lab)
+    assert no_session_was_reset(lab)
 
 
 def _key(lab):

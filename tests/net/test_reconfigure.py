@@ -9,9 +9,8 @@ import time
 
 import pytest
 
-from lab.measure import RESETS, tcp_counters
 from lab.tools import bulk
-from tests.net.conftest import invalid_packets, transfer
+from tests.net.conftest import invalid_packets, no_reset_was_sent, no_session_was_reset, transfer
 
 PORT = 5001
 SESSIONS = 20
@@ -27,15 +26,18 @@ def changed(lab, host, **change):
 
 def verified(lab, tmp_path, steps, seconds=3.0):
     server = lab.topology.host("server").address
-    compared = transfer(lab, "client", "server", server, (PORT, PORT), tmp_path, sessions=SESSIONS, seconds=seconds, during=steps)
+
+    def watched():
+        steps()
+        assert no_reset_was_sent(lab)
+
+    compared = transfer(
+        lab, "client", "server", server, (PORT, PORT), tmp_path, sessions=SESSIONS, seconds=seconds, during=watched
+    )
     assert compared.sessions == SESSIONS
     assert (compared.failed, compared.bytes_mismatched) == (0, 0)
-    for host in lab.topology.hosts:
-        if host.name not in lab.state.agents:
-            continue  # its stack resets what no agent takes: as it should
-        counted = tcp_counters(lab.pid(host.name))
-        assert not {name: counted[name] for name in RESETS if counted.get(name)}, host.name
-        assert not invalid_packets(lab, host)
+    assert no_session_was_reset(lab)
+    assert not any(invalid_packets(lab, host) for host in lab.topology.hosts)
     return compared
 
 
