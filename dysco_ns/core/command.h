@@ -171,12 +171,12 @@ INLINE u32 command_next(struct scratch *x, const struct config *config, const st
 	if (before) {
 		u64 old = before->nonce;
 		struct session *s = port_session(&old);
-		if (s && !s->over_ns && !(before->flags & ENTRY_PENDING))
-			return REFUSED_IN_USE;
+		if (s && !s->over_ns && !(before->flags & ENTRY_PENDING && s->flags & SESSION_FIRST))
+			return REFUSED_IN_USE; /* it lives, or is one that passes this middlebox */
 		session_forget(s, old);
 		egress_forget(&key, old);
 	}
-	if (c->chain_length > MAX_MIDDLEBOXES)
+	if (c->chain_length > MAX_MIDDLEBOXES || !has_ports(&key))
 		return REFUSED_BAD_STATE;
 	u64 nonce = session_begin(x, config, &key, c->chain, c->chain_length);
 	struct entry *e = entry_start(x, nonce, SIDE_RIGHT, &key);

@@ -9,10 +9,10 @@
 #define DYSCO_SETUP_H
 #include "filter.h"
 #include "frame.h"
-#include "message.h"
 #include "session.h"
+#include "setup_message.h"
 
-enum { PORT_TRIES = 16, SETUP_LISTS = 4, SYNS_UNANSWERED = 2 };
+enum { PORT_TRIES = 16, SYNS_UNANSWERED = 2 };
 
 /* ---- a SYN leaves ---- */
 
@@ -179,77 +179,6 @@ INLINE u32 session_join_right(struct packet *p, struct scratch *x, struct config
 	return !pending && no_room(port_put_egress(key, e)) ? 0 : hop;
 }
 
-/* Writes a set-up message with the lists in x->lists into scratch. */
-INLINE void setup_message_write(struct scratch *x, u64 nonce, const struct five_tuple *session,
-				const struct five_tuple *subsession)
-{
-	struct setup_message *m = (struct setup_message *)x->message;
-	const struct setup_lists *l = &x->lists;
-	u32 at = sizeof(*m);
-
-	m->header.type = MESSAGE_SETUP;
-	m->header.nonce = nonce;
-	m->session = *session;
-	m->subsession = *subsession;
-	if (l->chain_length) {
-		x->message[at] = TLV_CHAIN;
-		x->message[at + 1] = (u8)(2 + 4 * l->chain_length);
-		for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
-			if (i < l->chain_length)
-				__builtin_memcpy(&x->message[at + 2 + 4 * i], &l->chain[i], 4);
-		at += 2 + 4 * l->chain_length;
-	}
-	KEEP(at);
-	at &= 127;
-	if (l->ends) {
-		x->message[at] = TLV_ENDS;
-		x->message[at + 1] = 2;
-		at += 2;
-	}
-	if (l->new_path.txid) {
-		x->message[at] = TLV_RECONFIGURATION;
-		x->message[at + 1] = sizeof(struct tlv_reconfiguration);
-		x->message[at + 2] = (u8)l->new_path.window_scale;
-		store32(&x->message[at + 3], l->new_path.txid);
-		store32(&x->message[at + 7], be32_of((u32)l->new_path.handle));
-		store32(&x->message[at + 11], be32_of((u32)(l->new_path.handle >> 32)));
-		at += sizeof(struct tlv_reconfiguration);
-	}
-	x->message_length = at;
-}
-
-/* What the right neighbour of a session is told: the middleboxes after itself, and of which new path it is part. */
-INLINE void setup_lists_of(struct setup_lists *l, const struct session *s)
-{
-	l->chain_length = s->chain_length ? s->chain_length - 1 : 0;
-	for (u32 i = 0; i < MAX_MIDDLEBOXES - 1; i++)
-		l->chain[i] = s->chain[i + 1];
-	l->ends = s->flags & SESSION_ENDS;
-	l->new_path = s->new_path;
-}
-
-/* Extends the SYN in hand by the n bytes of message in scratch. */
-NOINLINE int setup_attach(struct packet *p, u32 n)
-{
-	struct scratch *x = port_scratch();
-
-	if (!x || !p)
-		return -1;
-	u32 length = AT_TCP + x->segment.header;
-	KEEP(n);
-	if (n < sizeof(struct setup_message) || n > MAX_MESSAGE + SIGNATURE_BYTES)
-		return -1;
-	for (int i = 0; i < 4; i++)
-		x->message[(n + (u32)i) & 255] = 0;
-	if (port_resize(p, length + n) || port_store(p, length, x->message, n)) {
-		port_count(COUNT_DROP_RESIZE);
-		return -1;
-	}
-	x->segment.new_payload = n;
-	x->segment.payload_change = port_sum(x->message, (n + 3) & ~3u, 0);
-	return 0;
-}
-
 /* Sends the SYN in hand on the session's right subsession. */
 INLINE int setup_send(struct packet *p, struct scratch *x, struct config *config, struct session *s, u64 nonce, u32 hop)
 {
@@ -346,48 +275,6 @@ INLINE int setup_egress(struct packet *p)
 
 /* ---- a SYN arrives ---- */
 
-/* Reads the lists of the set-up message in scratch into x->lists; < 0: malformed or not understood. */
-NOINLINE int setup_message_lists(u32 length)
-{
-	struct scratch *x = port_scratch();
-
-	if (!x)
-		return -1;
-	struct setup_lists *l = &x->lists;
-	__builtin_memset(l, 0, sizeof(*l));
-	u32 at = sizeof(struct setup_message);
-	for (int i = 0; i < SETUP_LISTS; i++) {
-		VARY(at, x->message_length);
-		if (at >= length)
-			return at == length ? 0 : -1;
-		u32 type = x->message[at & 255], bytes = x->message[(at + 1) & 255];
-		if (bytes < 2 || at + bytes > length)
-			return -1;
-		if (type == TLV_CHAIN) {
-			u32 n = (bytes - 2) / 4;
-			if (bytes != 2 + 4 * n || n > MAX_MIDDLEBOXES)
-				return -1;
-			for (u32 j = 0; j < MAX_MIDDLEBOXES; j++)
-				if (j < n)
-					l->chain[j] = be32_of(load32(&x->message[(at + 2 + 4 * j) & 255]));
-			l->chain_length = n;
-		} else if (type == TLV_RECONFIGURATION) {
-			if (bytes != sizeof(struct tlv_reconfiguration))
-				return -1;
-			l->new_path.window_scale = x->message[(at + 2) & 255];
-			l->new_path.txid = load32(&x->message[(at + 3) & 255]);
-			l->new_path.handle = (u64)be32_of(load32(&x->message[(at + 11) & 255])) << 32 |
-				    be32_of(load32(&x->message[(at + 7) & 255]));
-		} else if (type == TLV_ENDS && bytes == 2) {
-			l->ends = 1;
-		} else if (type & TLV_MUST_UNDERSTAND) {
-			return -1;
-		}
-		at += bytes;
-	}
-	return at == length ? 0 : -1;
-}
-
 /* A NAT without an agent has changed the subsession on its way.  From here on the session has the five-tuple that it would
  * have without us: private addresses mean nothing here, and two clients may share one (paper II-B).  Returns SESSION_NAT if nothing new can go back to the left. */
 INLINE u32 nat_apply(struct five_tuple *session, const struct five_tuple *sent, const struct five_tuple *arrived)
@@ -439,6 +326,7 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	}
 	if (no_room(port_put_session(&nonce, s)))
 		return -1;
+	port_count(COUNT_SESSION_JOINED);
 	struct entry *e = entry_start(x, nonce, SIDE_LEFT, &session);
 	see(&e->seen, x->segment.seq + 1, 1, 0, 0, 0);
 	see_tsval(&e->seen, x->segment.tsval);
@@ -452,29 +340,6 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	e = entry_start(x, nonce, SIDE_RIGHT, &session);
 	e->flags = ENTRY_PENDING;
 	return no_room(port_put_egress(&session, e));
-}
-
-/* Cuts the message off the SYN in hand. */
-NOINLINE int setup_detach(struct packet *p)
-{
-	struct scratch *x = port_scratch();
-
-	if (!x || !p)
-		return -1;
-	u32 n = x->message_length + x->message_signed;
-	u32 at = AT_TCP + x->segment.header;
-	KEEP(n);
-	if (n < sizeof(struct setup_message) || n > MAX_MESSAGE + SIGNATURE_BYTES || port_load(p, at, x->message, n))
-		return -1;
-	for (int i = 0; i < 4; i++)
-		x->message[(n + (u32)i) & 255] = 0;
-	if (port_resize(p, at)) {
-		port_count(COUNT_DROP_RESIZE);
-		return -1;
-	}
-	x->segment.new_payload = 0;
-	x->segment.payload_change = ~port_sum(x->message, (n + 3) & ~3u, 0);
-	return 0;
 }
 
 /* A SYN with a message of ours begins or repeats a session; it goes on to the local stack. */
@@ -505,9 +370,10 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 			return VERDICT_DROP;
 		}
 		session_forget(before, nonce); /* it has left this middlebox (or never quite came), and comes back */
-		if (session_join_left(x, config, nonce, key))
+		if (session_join_left(x, config, nonce, key)) {
+			session_forget(&x->session, nonce);
 			return VERDICT_DROP;
-		port_count(COUNT_SESSION_JOINED);
+		}
 		tell(EVENT_SESSION_STARTED, nonce, 0, 0, SIDE_LEFT);
 	} else {
 		port_count(COUNT_SYN_REPEATED);

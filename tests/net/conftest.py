@@ -67,6 +67,7 @@ def transfer(lab, client, server, address, port, tmp_path, sessions=10, seconds=
         assert process.stdout.readline().startswith("connected"), process.stderr.read()
         if during:
             during()
+            assert no_reset_was_sent(lab)
         process.wait(60)
         process.stdout.close()
         process.stderr.close()

@@ -46,7 +46,7 @@ MUTANTS = (
     Mutant("a cancelled path resets the session", "datapath.h",
            "return r && r->phase < PHASE_READY && same_tuple(key, &r->new_in);", "return 0;"),
     Mutant("no tombstones", "session.h", "	s->burials++;\n	entry_bury(port_ingress(&key));", "	port_drop_ingress(&key);"),
-    Mutant("checksum of the cut message forgotten", "setup.h",
+    Mutant("checksum of the cut message forgotten", "setup_message.h",
            "x->segment.payload_change = ~port_sum(x->message, (n + 3) & ~3u, 0);", ""),
     Mutant("SACK blocks keep the other path's numbers", "anchor.h", "segment_clip_sack(s, plan->sack_delta, (struct",
            "segment_clip_sack(s, 0, (struct"),
