@@ -3,6 +3,7 @@
 #ifndef DYSCO_ANCHOR_H
 #define DYSCO_ANCHOR_H
 #include "newpath.h"
+#include "translate.h"
 #include "twopaths.h"
 
 INLINE struct reconfig *record_of(const struct entry *e)
@@ -60,6 +61,7 @@ INLINE void emission_take(struct scratch *x, u32 length, u32 cleared, u32 hop)
 	m->to.dst = s->new_dst;
 	m->header = s->header;
 	m->from = 0;
+	m->grown = 0;
 	m->length = length;
 	m->payload = s->payload;
 	m->full_checksum = 0;
@@ -101,6 +103,34 @@ INLINE int leave_on_both(struct packet *p, struct scratch *x, struct entry *e, s
 	if (head && port_split_finish(p))
 		return VERDICT_DROP;
 	return port_leave(p, r->new_next_hop);
+}
+
+/* Sessions without timestamps: a bare acknowledgment with an option tells beta before the bytes that it places. */
+NOINLINE int tell_beta(struct packet *p, u64 nonce, u32 side, u32 ack, u32 window)
+{
+	enum { HEADER = 20 + BETA_OPTION_BYTES };
+	struct scratch *x = port_scratch();
+	struct reconfig_key key = { nonce, side, 0 };
+	struct reconfig *r = port_reconfig(&key);
+
+	if (!p || !x || !r)
+		return -1;
+	segment_set_tuple(&x->segment, &r->new_out.to);
+	emission_take(x, 0, NOT_ON_A_BARE_ACK, r->new_next_hop);
+	struct emission *m = &x->emission;
+	m->grown = HEADER - (s32)m->header;
+	m->header = HEADER;
+	__builtin_memset(m->new + 20, 0, sizeof(m->new) - 20);
+	struct wire_tcp *tcp = (struct wire_tcp *)m->new;
+	tcp->data_offset = HEADER << 2;
+	tcp->seq = be32_of(r->isn_out + 1);
+	tcp->ack = be32_of(ack);
+	tcp->window = be16_of(window);
+	store32(m->new + 20, BETA_OPTION);
+	store32(m->new + 24, r->beta_out);
+	store32(m->new + 28, r->txid);
+	port_emit(p);
+	return 0;
 }
 
 /* When nothing is left to learn the entries take the new translation and the fast path has the session again.
@@ -166,6 +196,8 @@ INLINE int anchor_egress(struct packet *p)
 	port_unlock(r);
 	if (plan.drained_now)
 		tell(EVENT_DRAINED, e->nonce, r->txid, 0, e->side);
+	if (plan.tell_beta)
+		tell_beta(p, e->nonce, e->side, plan.ack_new, plan.window_new);
 	if (plan.old && plan.new)
 		return leave_on_both(p, x, e, r, &plan);
 	if (plan.new) {
@@ -245,6 +277,8 @@ INLINE int anchor_ingress(struct packet *p)
 	struct reconfig *r = e ? record_of(e) : 0;
 	if (!e)
 		return VERDICT_PASS;
+	if (!(r && r->txid == s->told) && told_late(s, e))
+		return VERDICT_DROP;
 	if (!r || r->phase == PHASE_DONE) {
 		segment_translate(s, &e->to);
 		return segment_write(p) ? VERDICT_DROP : VERDICT_PASS;

@@ -171,7 +171,7 @@ INLINE int splice_compatible(const struct session *a, const struct session *b)
 {
 	u8 differ = a->offer[LEFTWARD].has ^ b->offer[LEFTWARD].has;
 
-	return !(differ & OFFER_TIMESTAMP) && a->offer[LEFTWARD].has & OFFER_TIMESTAMP;
+	return !(differ & OFFER_TIMESTAMP);
 }
 
 /* requestLock has arrived from the left. */

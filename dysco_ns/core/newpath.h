@@ -228,7 +228,8 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 	f.flags = TCP_ACK;
 	f.window = out->seen.window;
 	frame_start(x, &f);
-	frame_timestamp(x, r->ts_out0, r->ts_in0);
+	if (r->flags & RECONFIG_TIMESTAMPS)
+		frame_timestamp(x, r->ts_out0, r->ts_in0);
 	if (frame_finish(p, 0))
 		return VERDICT_DROP;
 	return port_redirect(p, r->new_next_hop);
@@ -249,7 +250,8 @@ INLINE int new_path_confirm(struct packet *p, struct scratch *x, struct reconfig
 	}
 	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, out->seen.window };
 	frame_start(x, &f);
-	frame_timestamp(x, r->ts_out0, r->ts_in0);
+	if (r->flags & RECONFIG_TIMESTAMPS)
+		frame_timestamp(x, r->ts_out0, r->ts_in0);
 	if (frame_finish(p, 0))
 		return VERDICT_DROP;
 	return port_redirect(p, r->new_next_hop);

@@ -22,6 +22,7 @@ struct segment {
 	u32 timestamp_at;       /* offset of TSval in the header; 0: none */
 	u32 tsval, tsecr;
 	u32 sack_at, sack_blocks;
+	u32 told, beta;         /* a beta told by an option, and by which reconfiguration: sessions without timestamps */
 	u32 walk_at;            /* where the walk over the options is */
 	struct offer offer;     /* of a SYN */
 };
@@ -31,6 +32,7 @@ struct emission {
 	struct five_tuple to;
 	ALIGNED u8 old[64], new[64];
 	u32 header, from, length;
+	s32 grown;              /* by how much the header is longer than the original's */
 	u32 payload;            /* of the original */
 	u32 full_checksum;      /* sum everything anew: what is left of a GSO packet has no partial sum any more */
 	u32 next_hop;

@@ -23,6 +23,7 @@ struct out_plan {
 	u32 phase;
 	u32 sack_low, sack_high;        /* blocks below sack_low belong to the old path, from sack_high on to the new */
 	struct out_timestamps ts;
+	u32 tell_beta;          /* no timestamp does */
 	u32 drained_now;
 };
 
@@ -176,7 +177,9 @@ INLINE void plan_out(struct out_plan *plan, struct reconfig *r, const struct seg
 	plan_ack(plan, r, s);
 	plan_numbers(plan, r, s, r->own_scale);
 	plan_sequence(plan, r, s);
-	timestamps_out(&plan->ts, r, s, plan->new && s->length && plan->old_bytes < s->length);
+	u32 bytes_on_new = plan->new && s->length && plan->old_bytes < s->length;
+	timestamps_out(&plan->ts, r, s, bytes_on_new);
+	plan->tell_beta = bytes_on_new && !(r->flags & (RECONFIG_TIMESTAMPS | RECONFIG_BETA_OUT));
 	if (plan->old && s->flags & TCP_ACK)
 		r->old_rcvd_acked = seq_max(r->old_rcvd_acked, plan->ack_old);
 	plan->drained_now = drained_check(r, now);
@@ -292,9 +295,23 @@ INLINE void plan_in_new_ack(struct in_plan *plan, struct reconfig *r, const stru
 	plan->window = window_shown(plan->window, scale, ack, shown);
 }
 
+/* Without timestamps a segment of its own goes before the first bytes of the new path, until they are acknowledged. */
+INLINE void beta_told(struct in_plan *plan, struct reconfig *r, const struct segment *s)
+{
+	if (s->told == r->txid && !(r->flags & RECONFIG_BETA_IN)) {
+		r->beta_in = s->beta;
+		r->flags |= RECONFIG_BETA_IN;
+	}
+	plan->drop |= s->told == r->txid;
+	if (!(r->flags & RECONFIG_TIMESTAMPS) && r->flags & RECONFIG_CUTOFF && s->flags & TCP_ACK &&
+	    seq_after(s->ack, r->isn_out + 1))
+		r->flags |= RECONFIG_BETA_OUT;
+}
+
 INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct segment *s, u64 now)
 {
 	plan_in_handshake(plan, r, s, now);
+	beta_told(plan, r, s);
 	timestamps_in_new(r, s, &plan->tsval, &plan->tsecr);
 	plan->seq = r->flags & RECONFIG_BETA_IN ? s->seq + r->peer_delta + r->beta_in : r->old_rcvd;
 	if (s->length && r->flags & RECONFIG_BETA_IN) {
@@ -307,7 +324,7 @@ INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct s
 			plan->first_now = 1;
 		}
 	} else if (s->length) {
-		plan->drop = 1; /* no way to place it: without timestamps the beta must come in a message first */
+		plan->drop = 1; /* no way to place it: what told its beta has got lost */
 	}
 	bare_ack_place(plan, r, s);
 	plan->sack_delta = r->beta_out;

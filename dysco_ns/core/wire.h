@@ -43,6 +43,8 @@ _Static_assert(AT_OPTIONS == 54, "Ethernet, IPv4 without options, TCP");
 #define PROTOCOL_TCP 6
 #define ALIGNED_TIMESTAMP be32_of(0x0101080a) /* NOP NOP kind 8 length 10: how every stack writes it */
 #define CONTROL_OPTION be32_of(0xfe044459)    /* kind 254, length 4, experiment id "DY" (RFC 6994) */
+#define BETA_OPTION 0xfe0c4459                /* the same with 4 bytes of beta and 4 of transaction id */
+enum { BETA_OPTION_BYTES = 12 };
 
 INLINE u32 tcp_header_length(const struct wire_tcp *tcp) { return (u32)(tcp->data_offset >> 4) * 4; }
 

@@ -149,7 +149,7 @@ INLINE int emit(struct packet *p)
 	/* the sum of what is cut off, for packets that carry a full checksum; no-op for partial ones */
 	u64 gone = 0;
 	if (ordinary && !m->full_checksum && cut <= CUT_TAIL_MAX) {
-		u32 sum = payload_sum(p, m, AT_TCP + header + from + length, cut, 0);
+		u32 sum = payload_sum(p, m, AT_TCP + header - (u32)m->grown + from + length, cut, 0);
 		gone = (from + length) & 1 ? at_odd_offset(sum) : sum;
 	}
 	if (bpf_skb_change_tail(p, AT_TCP + header + from + length, 0)) {

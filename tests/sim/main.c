@@ -30,7 +30,7 @@ static struct scenario scenario_of(uint32_t seed)
 		.jitter_us = lossy == 2 ? draw(&x, 500) : 0,
 		.mss = 500 + draw(&x, 900),
 		.window_shift = { draw(&x, 10), draw(&x, 10) },
-		.timestamps = 1,
+		.timestamps = draw(&x, 4) != 0,
 		.sack = draw(&x, 4) != 0,
 		.gso = draw(&x, 2),
 		.deaf = boxes > chain && draw(&x, 4) == 0 ? chain + 1 : 0,

@@ -25,6 +25,7 @@ scenarios = st.builds(
     jitter_us=st.sampled_from([0, 0, 400]),
     mss=st.integers(400, 1400),
     window_shift=st.tuples(st.integers(0, 10), st.integers(0, 10)),
+    timestamps=st.integers(0, 1),
     sack=st.integers(0, 1),
     gso=st.integers(0, 1),
 )
