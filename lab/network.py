@@ -180,17 +180,18 @@ class Lab:
         lines = shaping.commands(device, rate_mbps, self.topology.shaper)
         run(self.inside(name, ["tc", "-batch", "-"]), "\n".join(lines))
 
-    def start_agents(self, sign: bool) -> None:
-        """Gives every host that is to have one an agent, and the agents their policies."""
+    def start_agents(self, sign: bool, only: Sequence[str] = ()) -> None:
+        """Gives every host that is to have one an agent (or only some of them), and the agents their policies."""
         from dysco_ns.agent.launch import AgentTarget, start_agents
 
-        key = self._key() if sign else None
+        key = self.key_file() if sign else None
         names = self.topology.names
-        targets = [AgentTarget(h.name, self.pid(h.name), key, names) for h in self.topology.hosts if h.agent]
+        having = [h.name for h in self.topology.hosts if h.agent and h.name in (only or names)]
+        targets = [AgentTarget(name, self.pid(name), key, names) for name in having]
         for handle in start_agents(targets):
             self.state.agents[handle.name] = state.Process.of(handle.pid, f"agent of {handle.name}")
         self.state.save()
-        for policy in self.topology.policies:
+        for policy in (p for p in self.topology.policies if p.at in having):
             fields = {"filter": policy.filter, "chain": list(policy.chain), "ends_at": policy.ends_at}
             self.agent(policy.at).request("policy_add", **fields)
 
@@ -210,7 +211,10 @@ class Lab:
             forget_namespace(self.state.namespaces[name])
         self.state.save()
 
-    def _key(self) -> Path:
+    def key_file(self) -> Path:
+        """The key that all agents of this lab share."""
+        if str(KEY_FILE) in self.state.files:
+            return KEY_FILE
         KEY_FILE.write_text(os.urandom(16).hex())
         KEY_FILE.chmod(0o600)
         self.state.files.append(str(KEY_FILE))

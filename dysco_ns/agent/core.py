@@ -18,7 +18,7 @@ from dysco_ns.ebpf.libbpf import lib
 from dysco_ns.ebpf.loader import Programs
 from dysco_ns.netns import Interface
 
-CONFIG_SIGN, CONFIG_EVENTS = 1, 2
+CONFIG_EVENTS = 1
 FIRST_PORT, PORTS = 20000, 6384  # subsessions; control sessions use as many above: all below the ephemeral range
 PACKET_BYTES = 320
 LIVE = ("session_started", "session_joined", "session_forgotten")
@@ -66,36 +66,47 @@ class Core:
         self,
         interfaces: list[Interface],
         *,
-        key: int | None,
+        domains: list[dict[str, Any]],
         events: bool,
         policy_slots: int,
+        throttle: int | None = None,
     ) -> None:
-        """Writes struct config; `key`: number of the key to sign with; `events`: somebody listens to all of them."""
+        """Writes struct config.  `events`: somebody listens to all of them; `throttle`: most bytes of window that are
+        offered while a session is reconfigured."""
         self.interfaces = interfaces
         self.programs.map("config_table").put(
             0,
             {
                 "layout_version": 1,
-                "flags": (CONFIG_SIGN if key is not None else 0) | (CONFIG_EVENTS if events else 0),
-                "key": key or 0,
+                "flags": CONFIG_EVENTS if events else 0,
+                "throttle": 0 if throttle is None else throttle + 1,
                 "first_port": FIRST_PORT,
                 "ports": PORTS,
                 "policy_slots": policy_slots,
                 "interface_count": len(interfaces),
+                "domains": len(domains),
+                "domain": domains,
                 "interfaces": [{"ifindex": i.index, "address": i.address} for i in interfaces],
             },
         )
 
-    def signing_key(self) -> int:
-        """The number of the key that an earlier daemon of this namespace signed with."""
+    def domains(self) -> list[int]:
+        """By domain, the number of the key that an earlier daemon of this namespace signed with."""
         config = self.programs.map("config_table").get(0)
-        return int(config["key"]) if config else 0
+        return [int(d["key"]) for d in config["domain"][: config["domains"]]] if config else []
 
-    def set_key(self, number: int, states: dict[str, list[int]]) -> None:
-        self.programs.map("key_table").put(number, {**states, "valid": 1})
+    def set_key(self, slot: int, states: dict[str, list[int]]) -> None:
+        self.programs.map("key_table").put(slot, {**states, "valid": 1})
 
-    def drop_key(self, number: int) -> None:
-        self.programs.map("key_table").put(number, {})
+    def drop_key(self, slot: int) -> None:
+        self.programs.map("key_table").put(slot, {})
+
+    def set_type(self, slot: int, fields: dict[str, Any]) -> None:
+        self.programs.map("type_table").put(slot, fields)
+
+    def member_sessions(self) -> dict[str, int]:
+        """Address of a middlebox that a type has given -> live sessions that begin here and go to it."""
+        return {address_of_value(key): count for key, count in self.programs.map("member_table").items()}
 
     def set_policy(self, slot: int, policy: dict[str, Any]) -> None:
         self.programs.map("policy_table").put(slot, policy)
@@ -135,9 +146,11 @@ class Core:
 
     # ---- commands ----
 
-    def expire(self, linger_s: float, idle_s: float) -> bool:
-        """Forgets what has been over for `linger_s`, or silent for `idle_s` (0: does not look).  False: not all yet."""
-        return self.command("expire", linger_ns=int(linger_s * 1e9), idle_ns=int(idle_s * 1e9)) == "not"
+    def expire(self, linger_s: float, idle_s: float, beat_s: float) -> bool:
+        """Forgets what has been over for `linger_s`, or silent for `idle_s` (0: does not look); tells of sessions that
+        have been silent for `beat_s` (0: does not).  False: not all yet."""
+        linger, idle, beat = (int(seconds * 1e9) for seconds in (linger_s, idle_s, beat_s))
+        return self.command("expire", linger_ns=linger, idle_ns=idle, beat_ns=beat) == "not"
 
     def command(self, kind: str, interface: Interface | None = None, **fields: Any) -> str:
         """Runs one command in the data path.  Returns "not" (not refused) or the reason's name."""

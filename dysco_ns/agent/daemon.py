@@ -14,10 +14,10 @@ from typing import Any
 
 from dysco_ns import netns
 from dysco_ns.agent import requests
-from dysco_ns.agent.core import Core, Event, address_of_value
+from dysco_ns.agent.core import Core, Event, address_of_value, new_txid
+from dysco_ns.agent.domains import Domains
 from dysco_ns.agent.expiry import Expiry
 from dysco_ns.agent.hops import Hops
-from dysco_ns.agent.keys import hmac_states
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, Leader, Outcome
 from dysco_ns.agent.policies import Policies
 from dysco_ns.ebpf.btf import Btf
@@ -40,6 +40,9 @@ class Settings:
     key: bytes | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     idle_s: float = IDLE_S
+    domains: Mapping[str, bytes | None] = field(default_factory=dict)  # network -> key; `key` is everybody else's
+    heartbeat_s: float = 0.0  # silence after which neighbours are asked whether they have a session still; 0: never
+    throttle: int | None = None  # most bytes of window offered while a session is reconfigured
 
 
 class Daemon:
@@ -59,16 +62,15 @@ class Daemon:
         self._poke = asyncio.Event()  # something may be due sooner than the timers think
         self._stopping: asyncio.Event | None = None
         self._policy_slots = 0
-        self.signing: int | None = None  # number of the key
+        self.domains = Domains(self.core, settings.key, settings.domains)
+        self.throttle = settings.throttle
+        self.expiry = Expiry(self.core, settings.idle_s, settings.heartbeat_s)
 
     # ---- life ----
 
     def attach(self) -> None:
         """Puts the data path on every interface: from here on it works without us."""
-        if self.settings.key:
-            self.signing = self.core.signing_key()
-            if not self.signing:  # else keys have been rotated since: those in the tables count
-                self.core.set_key(0, hmac_states(self.settings.key))
+        self.domains.prepare()
         self._configure(0)
         self.policies.restore()
         for interface in self.interfaces:
@@ -80,10 +82,15 @@ class Daemon:
         self._policy_slots = policy_slots
         self.core.configure(
             self.interfaces,
-            key=self.signing,
+            domains=self.domains.fields(),
             events=bool(self.listeners),
             policy_slots=policy_slots,
+            throttle=self.throttle,
         )
+
+    def configure_again(self) -> None:
+        """After a key, the throttle or the listeners have changed."""
+        self._configure(self._policy_slots)
 
     def _take_over(self) -> None:
         """Picks up what an earlier daemon of this namespace left in the tables."""
@@ -103,10 +110,7 @@ class Daemon:
         loop.add_reader(ring.fileno(), ring.consume)
         self.socket_path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(self._client, self.socket_path, limit=LINE_BYTES)
-        tasks = [
-            asyncio.create_task(work)
-            for work in (self._timers(), self._chores(), self._read(ring), Expiry(self.core, self.settings.idle_s).run())
-        ]
+        tasks = [asyncio.create_task(work) for work in (self._timers(), self._chores(), self._read(ring), self.expiry.run())]
         if ready:
             ready()
         await self._stopping.wait()
@@ -120,11 +124,6 @@ class Daemon:
         """Leads a reconfiguration of a session; `done` hears its outcome."""
         self.leader.start(nonce, change, done)
         self._poke.set()
-
-    def use_key(self, number: int) -> None:
-        """Signs with this key from now on; the others go on being accepted."""
-        self.signing = number
-        self._configure(self._policy_slots)
 
     def stop(self) -> None:
         if self._stopping:
@@ -159,6 +158,9 @@ class Daemon:
             self.reconfigure(event.nonce, {"right_anchor": address_of_value(event.value), "flags": CONTROL_RIGHT_OF})
         elif event.kind == "left_chain":
             self._close_sockets(event.nonce)
+        elif event.kind == "session_silent":
+            self.core.command("heartbeat", nonce=event.nonce, txid=new_txid())
+            return
         self._publish(
             {
                 "ts_ns": event.time_ns,
@@ -211,7 +213,7 @@ class Daemon:
     async def _stream(self, writer: asyncio.StreamWriter) -> None:
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.listeners.add(queue)
-        self._configure(self._policy_slots)  # the core tells everything from now on
+        self.configure_again()  # the core tells everything from now on
         try:
             writer.write(b'{"ok": true}\n')
             while True:
@@ -222,7 +224,7 @@ class Daemon:
                 await writer.drain()
         finally:
             self.listeners.discard(queue)
-            self._configure(self._policy_slots)
+            self.configure_again()
 
 
 def run_here(settings: Settings, btf: Btf | None = None, ready: Any = None) -> None:

@@ -23,23 +23,31 @@ def linger_s(share: float) -> float:
 class Expiry:
     """Passes over the session table of one agent."""
 
-    def __init__(self, core: Core, idle_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, core: Core, idle_s: float, beat_s: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.core = core
         self.idle_s = idle_s
+        self.beat_s = beat_s  # silence after which the neighbours are asked; 0: never
         self.clock = clock
         self._pass_at = self._idle_at = 0.0
 
     def step(self) -> bool:
         """One pass if one is due.  True: it had to stop early, there is more to do now."""
         now, share = self.clock(), self.core.live_sessions() / self.core.most_sessions
-        if share <= CALM and now < self._pass_at:
+        if share <= CALM and now < min(self._pass_at, self._idle_at):
             return False
         idle = now >= self._idle_at
-        done = self.core.expire(linger_s(share), self.idle_s if idle else 0.0)
+        done = self.core.expire(linger_s(share), self.idle_s if idle else 0.0, self.beat_s)
         if done:
             self._pass_at = now + CALM_PASS_S
-            self._idle_at = now + IDLE_PASS_S if idle else self._idle_at
+            self._idle_at = now + self._idle_pass_s() if idle else self._idle_at
         return not done
+
+    def ask_after(self, beat_s: float) -> None:
+        """Heartbeats after this silence from now on; 0: none."""
+        self.beat_s, self._idle_at = beat_s, 0.0
+
+    def _idle_pass_s(self) -> float:
+        return min(IDLE_PASS_S, self.beat_s / 2) if self.beat_s else IDLE_PASS_S
 
     async def run(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dysco_ns import netns
 from dysco_ns.agent.daemon import Settings, run_here
+from dysco_ns.agent.domains import parse_domains
 from dysco_ns.agent.keys import read_key
 from dysco_ns.ebpf.btf import Btf
 from dysco_ns.ebpf.loader import OBJECT, LoadFailed
@@ -37,6 +38,7 @@ class AgentTarget:
     pid: int
     key_file: Path | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+    domains: Sequence[str] = ()  # as `dysco agent run --domain` takes them
 
 
 @dataclass
@@ -77,7 +79,8 @@ def _child(target: AgentTarget, btf: Btf, said: int) -> None:
         _redirect(netns.log_path(netns.inode(path)))
         netns.enter(path)
         key = read_key(target.key_file) if target.key_file else None
-        run_here(Settings(target.name, key, target.names), btf, lambda: os.write(said, b"ready"))
+        settings = Settings(target.name, key, target.names, domains=parse_domains(target.domains))
+        run_here(settings, btf, lambda: os.write(said, b"ready"))
     except Exception as error:
         os.write(said, f"{type(error).__name__}: {error}".encode())
         os._exit(1)

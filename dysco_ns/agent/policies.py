@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dysco_ns.agent.filters import BadFilter, compile_filter
+from dysco_ns.agent.types import BadType, Types, TypeTable
 
 MAX_POLICIES = 64
 MAX_MIDDLEBOXES = 8
@@ -21,7 +22,7 @@ class BadPolicy(Exception):
     """A policy that cannot be taken; says why."""
 
 
-class PolicyTable(Protocol):
+class PolicyTable(TypeTable, Protocol):
     def set_policy(self, slot: int, policy: dict[str, Any]) -> None: ...
 
 
@@ -55,6 +56,7 @@ class Policies:
     def __init__(self, table: PolicyTable, names: Mapping[str, str], on_change: Any, path: Path) -> None:
         self._table, self._names, self._on_change, self._path = table, names, on_change, path
         self.policies: list[Policy] = []
+        self.types = Types(table)
         self._next_id = 1
 
     def make(self, request: Mapping[str, Any]) -> Policy:
@@ -69,7 +71,7 @@ class Policies:
         hosts = [str(h) for h in request.get("chain", [])] + edge
         if len(hosts) > MAX_MIDDLEBOXES:
             raise BadPolicy(f"{len(hosts)} middleboxes in one chain: {MAX_MIDDLEBOXES} are the limit")
-        chain = [resolve(host, self._names) for host in hosts]
+        chain = [host if self.types.slot(host) is not None else resolve(host, self._names) for host in hosts]
         for host in chain:
             if chain.count(host) > 1:
                 raise BadPolicy(f"middlebox {host} occurs twice in the chain: an address may occur once")
@@ -86,7 +88,9 @@ class Policies:
         if not self._path.exists():
             return
         kept = json.loads(self._path.read_text())
-        self.policies = [replace(self.make(request), id=request["id"]) for request in kept]
+        for t in kept["types"]:
+            self.types.set(t["name"], t["members"], t["choose"])
+        self.policies = [replace(self.make(request), id=request["id"]) for request in kept["policies"]]
         self._next_id = 1 + max((p.id for p in self.policies), default=0)
         self._write()
 
@@ -111,6 +115,17 @@ class Policies:
         self._write()
         return [p.id for p in fresh]
 
+    def set_type(self, name: str, members: list[str], choose: str) -> None:
+        self.types.set(name, members, choose)
+        self._keep()
+
+    def remove_type(self, name: str) -> None:
+        users = [str(p.id) for p in self.policies if name in p.chain]
+        if users:
+            raise BadType(f"type '{name}' is used by policy {', '.join(users)}: remove that first")
+        self.types.remove(name)
+        self._keep()
+
     def _check_room(self, count: int) -> None:
         if count > MAX_POLICIES:
             raise BadPolicy(f"{count} policies: {MAX_POLICIES} are the limit at one agent")
@@ -120,6 +135,7 @@ class Policies:
             if slot < len(self.policies):
                 p = self.policies[slot]
                 chain = p.chain + [p.ends_at] * bool(p.ends_at)
+                slots = [self.types.slot(host) for host in chain]
                 self._table.set_policy(
                     slot,
                     {
@@ -128,7 +144,8 @@ class Policies:
                         "chain_length": len(chain),
                         "on_no_agent": ON_NO_AGENT.index(p.on_no_agent),
                         "ends": int(bool(p.ends_at)),
-                        "chain": chain,
+                        "chain": ["0.0.0.0" if s is not None else h for s, h in zip(slots, chain, strict=True)],
+                        "type": bytes(0 if s is None else s + 1 for s in slots),
                         "filter": p.insns,
                     },
                 )
@@ -136,6 +153,10 @@ class Policies:
                 self._table.set_policy(slot, {})
         self._written = len(self.policies)
         self._on_change(len(self.policies))
-        self._path.write_text(json.dumps([p.as_json() for p in self.policies]))
+        self._keep()
+
+    def _keep(self) -> None:
+        kept = {"types": [asdict(t) for t in self.types.all], "policies": [p.as_json() for p in self.policies]}
+        self._path.write_text(json.dumps(kept))
 
     _written = 0

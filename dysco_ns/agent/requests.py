@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from dysco_ns.agent import view
 from dysco_ns.agent.core import new_txid
+from dysco_ns.agent.domains import BadDomain
 from dysco_ns.agent.filters import BadFilter, Matcher
-from dysco_ns.agent.keys import BadKey, hmac_states, read_key
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, REASONS, RETRY_HELPS, Outcome
 from dysco_ns.agent.policies import MAX_MIDDLEBOXES, BadPolicy, resolve
+from dysco_ns.agent.types import BadType
 
 if TYPE_CHECKING:
     from dysco_ns.agent.daemon import Daemon
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 AT_ONCE = 16  # reconfigurations that one request keeps under way
 DEFAULT_TIMEOUT_S = 30.0
-MAX_KEYS = 4
 RETRIES, RETRY_S = 4, 0.05  # of a request that met another reconfiguration; the pause doubles
 RETRY_BY_ITSELF = {"locked", "busy"}
 
@@ -54,7 +54,7 @@ async def answer(daemon: Daemon, request: Json) -> Json:
         if not handler:
             raise Refused(f"unknown request '{request.get('op')}': one of {', '.join(sorted(HANDLERS))}")
         return {"ok": True, **(await handler(daemon, request))}
-    except (BadPolicy, BadFilter) as error:
+    except (BadPolicy, BadFilter, BadDomain, BadType) as error:
         return {"ok": False, "error": str(error), "retry": False}
     except Refused as error:
         return {"ok": False, "error": str(error), "retry": error.retry}
@@ -69,6 +69,8 @@ async def _ping(daemon: Daemon, _: Json) -> Json:
         "host": daemon.settings.name,
         "interfaces": [{"name": i.name, "address": i.address} for i in daemon.interfaces],
         "hmac": bool(daemon.settings.key),
+        "throttle": daemon.throttle,
+        "heartbeat_s": daemon.expiry.beat_s,
     }
 
 
@@ -100,31 +102,43 @@ async def _stats(daemon: Daemon, _: Json) -> Json:
 
 async def _key_set(daemon: Daemon, request: Json) -> Json:
     """Makes a key valid under a number; with `use`, also signs with it."""
-    number = _key_number(daemon, request)
-    try:
-        daemon.core.set_key(number, hmac_states(read_key(Path(request["file"]))))
-    except BadKey as error:
-        raise Refused(str(error)) from error
-    if request.get("use"):
-        daemon.use_key(number)
-    return {"signing": daemon.signing}
+    use = bool(request.get("use"))
+    signing = daemon.domains.set_key(request.get("domain"), int(request["number"]), Path(request["file"]), use)
+    daemon.configure_again()
+    return {"signing": signing}
 
 
 async def _key_drop(daemon: Daemon, request: Json) -> Json:
-    number = _key_number(daemon, request)
-    if number == daemon.signing:
-        raise Refused(f"key {number} is the one that this agent signs with: use another one first")
-    daemon.core.drop_key(number)
-    return {"signing": daemon.signing}
+    return {"signing": daemon.domains.drop_key(request.get("domain"), int(request["number"]))}
 
 
-def _key_number(daemon: Daemon, request: Json) -> int:
-    number = int(request["number"])
-    if daemon.signing is None:
-        raise Refused("this agent was started without a key: it neither signs nor checks")
-    if not 0 <= number < MAX_KEYS:
-        raise Refused(f"key number {number}: 0 to {MAX_KEYS - 1}")
-    return number
+async def _type_set(daemon: Daemon, request: Json) -> Json:
+    name, names = str(request["name"]), daemon.settings.names
+    if name in names:
+        raise Refused(f"type {name}: a host has that name")
+    members = [resolve(str(host), names) for host in request["members"]]
+    daemon.policies.set_type(name, members, str(request.get("choose", "round-robin")))
+    return {}
+
+
+async def _type_list(daemon: Daemon, _: Json) -> Json:
+    return {"types": daemon.policies.types.as_json()}
+
+
+async def _type_remove(daemon: Daemon, request: Json) -> Json:
+    daemon.policies.remove_type(str(request["name"]))
+    return {}
+
+
+async def _tune(daemon: Daemon, request: Json) -> Json:
+    """heartbeat_s: seconds of silence, 0 never; throttle: most bytes of window offered meanwhile, null no limit."""
+    if "heartbeat_s" in request:
+        daemon.expiry.ask_after(max(float(request["heartbeat_s"]), 0.0))
+    if "throttle" in request:
+        throttle = request["throttle"]
+        daemon.throttle = None if throttle is None else max(int(throttle), 0)
+    daemon.configure_again()
+    return {}
 
 
 async def _stop(daemon: Daemon, _: Json) -> Json:
@@ -227,7 +241,7 @@ def _change(daemon: Daemon, request: Json) -> Change:
     names = daemon.settings.names
 
     def addresses(hosts: Any) -> list[str]:
-        found = [resolve(str(h), names) for h in hosts]
+        found = [daemon.policies.types.pick(str(h)) or resolve(str(h), names) for h in hosts]
         if len(found) > MAX_MIDDLEBOXES or len(set(found)) < len(found):
             raise Refused(f"a chain has at most {MAX_MIDDLEBOXES} middleboxes, each once")
         return found
@@ -299,6 +313,10 @@ HANDLERS: dict[str, Callable[[Daemon, Json], Awaitable[Json]]] = {
     "stats": _stats,
     "key_set": _key_set,
     "key_drop": _key_drop,
+    "type_set": _type_set,
+    "type_list": _type_list,
+    "type_remove": _type_remove,
+    "tune": _tune,
     "stop": _stop,
     "splice": _splice,
     "next": _next,

@@ -189,7 +189,8 @@ INLINE int anchor_egress(struct packet *p)
 		see_tsval(&e->seen, s->tsval);
 	e->packets++;
 	e->bytes += s->payload;
-	struct out_plan plan = {};
+	struct config *config = port_config();
+	struct out_plan plan = { .throttle = config ? config->throttle : 0 };
 	u64 now = port_now();
 	port_lock(r);
 	plan_out(&plan, r, s, high, now);

@@ -5,6 +5,7 @@
 #ifndef DYSCO_COMMAND_H
 #define DYSCO_COMMAND_H
 #include "expiry.h"
+#include "heartbeat.h"
 #include "release.h"
 #include "setup.h"
 
@@ -178,7 +179,7 @@ INLINE u32 command_next(struct scratch *x, const struct config *config, const st
 	}
 	if (c->chain_length > MAX_MIDDLEBOXES || !has_ports(&key))
 		return REFUSED_BAD_STATE;
-	u64 nonce = session_begin(x, config, &key, c->chain, c->chain_length);
+	u64 nonce = session_begin(x, config, &key, c->chain, c->chain_length, 0);
 	struct entry *e = entry_start(x, nonce, SIDE_RIGHT, &key);
 	e->flags = ENTRY_PENDING;
 	if (no_room(port_put_session(&nonce, &x->session)))
@@ -287,6 +288,7 @@ INLINE u32 command_run(struct packet *p)
 	case COMMAND_CLOSE: return command_close(p, x, c);
 	case COMMAND_FORGET_RECORD: return command_forget_attempt(c);
 	case COMMAND_EXPIRE: return expire(x, c);
+	case COMMAND_HEARTBEAT: return command_heartbeat(p, x, config, c);
 	}
 	return REFUSED_BAD_STATE;
 }

@@ -40,11 +40,13 @@ INLINE struct frame_header control_segment(u32 type, u32 txid, u32 bytes)
 	switch (type) {
 	case MESSAGE_REQUEST_LOCK:
 	case MESSAGE_TRIGGER:
+	case MESSAGE_HEARTBEAT:
 		f.flags = TCP_SYN;
 		f.seq = txid;
 		break;
 	case MESSAGE_ACK_LOCK:
 	case MESSAGE_NACK_LOCK:
+	case MESSAGE_ALIVE:
 		f.flags = TCP_SYN | TCP_ACK;
 		f.seq = ~txid;
 		f.ack = txid + 1 + bytes;
@@ -73,7 +75,7 @@ NOINLINE u32 control_write(struct packet *p)
 	if (!x || !config || !p)
 		return 0;
 	x->message_length = CONTROL_BYTES;
-	int bytes = message_sign(config);
+	int bytes = message_sign(config, x->control_to.dst);
 	if (bytes < 0)
 		return 0;
 	struct control_message *m = control_message(x);

@@ -267,7 +267,9 @@ INLINE int control_ingress(struct packet *p)
 	case MESSAGE_RELEASE:
 	case MESSAGE_ACK_RELEASE:
 	case MESSAGE_CANCEL:
-	case MESSAGE_ACK_CANCEL: return NEXT_RELEASE;
+	case MESSAGE_ACK_CANCEL:
+	case MESSAGE_HEARTBEAT:
+	case MESSAGE_ALIVE: return NEXT_RELEASE;
 	case MESSAGE_TRIGGER: tell(EVENT_TRIGGER, m->header.nonce, be32_of(m->txid), m->right_anchor, SIDE_RIGHT); break;
 	default: port_count(COUNT_DROP_BAD_MESSAGE);
 	}
@@ -295,7 +297,7 @@ INLINE int answer_step(struct packet *p)
 	return x && config ? lock_answered(p, x, config) : VERDICT_DROP;
 }
 
-/* Program: release, cancel and their answers. */
+/* Program: release, cancel, heartbeat and their answers. */
 INLINE int release_step(struct packet *p)
 {
 	struct scratch *x = port_scratch();
@@ -308,6 +310,8 @@ INLINE int release_step(struct packet *p)
 	case MESSAGE_RELEASE: return release_arrived(p, x, config, &key);
 	case MESSAGE_ACK_RELEASE: return release_answered(p, x, config);
 	case MESSAGE_CANCEL: return cancel_arrived(p, x, config, &key);
+	case MESSAGE_HEARTBEAT: return heartbeat_arrived(p, x, config, &key);
+	case MESSAGE_ALIVE: return heartbeat_answered(x);
 	}
 	return cancel_answered(p, x, config);
 }

@@ -23,7 +23,7 @@ INLINE u64 session_packets(const struct session *s)
 	return (right ? right->packets : 0) + (left ? left->packets : 0);
 }
 
-INLINE void session_idle(struct session *s, const struct expiry_pass *pass)
+INLINE void session_idle(struct session *s, u64 nonce, const struct expiry_pass *pass)
 {
 	u64 packets = session_packets(s);
 
@@ -32,6 +32,8 @@ INLINE void session_idle(struct session *s, const struct expiry_pass *pass)
 		s->idle_since_ns = pass->now;
 	} else if (longer_ago(pass, s->idle_since_ns, pass->idle_ns)) {
 		s->over_ns = pass->now;
+	} else if (pass->beat_ns && longer_ago(pass, s->idle_since_ns, pass->beat_ns) && longer_ago(pass, s->beat_ns, pass->beat_ns)) {
+		tell(EVENT_SESSION_SILENT, nonce, 0, 0, SIDE_RIGHT);
 	}
 }
 
@@ -51,7 +53,7 @@ static long session_expire(void *table, u64 *nonce, struct session *s, void *con
 		return 1;
 	struct expiry_pass *pass = &x->expiry;
 	if (pass->idle_ns && !s->over_ns)
-		session_idle(s, pass);
+		session_idle(s, *nonce, pass);
 	if (!session_unanswered(s, pass) && !(s->over_ns && longer_ago(pass, s->over_ns, pass->linger_ns)))
 		return 0;
 	u64 key = *nonce;
@@ -62,7 +64,7 @@ static long session_expire(void *table, u64 *nonce, struct session *s, void *con
 /* One pass.  REFUSED_BUSY: there is more to forget than it may. */
 INLINE u32 expire(struct scratch *x, const struct command *c)
 {
-	x->expiry = (struct expiry_pass){ port_now(), c->linger_ns, c->idle_ns, 0 };
+	x->expiry = (struct expiry_pass){ port_now(), c->linger_ns, c->idle_ns, c->beat_ns, 0 };
 	port_each_session(session_expire);
 	return x->expiry.forgotten < EXPIRE_AT_ONCE ? REFUSED_NOT : REFUSED_BUSY;
 }

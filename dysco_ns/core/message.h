@@ -19,6 +19,8 @@ enum message_type {
 	MESSAGE_CANCEL,
 	MESSAGE_ACK_CANCEL,
 	MESSAGE_TRIGGER,        /* a middlebox asks the agent on its left to remove it */
+	MESSAGE_HEARTBEAT,      /* do you have this session still? */
+	MESSAGE_ALIVE,          /* the answer; its reason says no */
 };
 
 enum {
@@ -70,12 +72,21 @@ enum { CONTROL_BYTES = 52 };
 
 struct tlv_reconfiguration {
 	u8 type, length;
-	u8 window_scale;                /* of the session's offer at the left anchor */
+	u8 window_scale;                /* of the session's offer at the left anchor; above it SESSION_FIN_... flags */
 	u8 txid[4], handle[8];
 };
 _Static_assert(sizeof(struct setup_message) + sizeof(struct tlv_reconfiguration) == 55, "one SHA-256 block");
 
-/* HMAC-SHA256 of x->message[0..length) with `key`; the digest is left in x->sha.state.  The states after the two pad
+/* The domain of an agent. */
+INLINE u32 domain_of(const struct config *config, be32 address)
+{
+	for (u32 i = 1; i < MAX_DOMAINS; i++)
+		if (i < config->domains && (address & config->domain[i].mask) == config->domain[i].network)
+			return i;
+	return 0;
+}
+
+/* HMAC-SHA256 of x->message[0..length) with the key in slot `key`; the digest is left in x->sha.state.  The states after the two pad
  * blocks are prepared by the daemon, which saves two of five compressions. */
 NOINLINE int message_digest(u32 length, u32 key)
 {
@@ -114,23 +125,24 @@ NOINLINE int message_digest(u32 length, u32 key)
 	return 0;
 }
 
-/* Signs the message of x->message_length bytes if the configuration says so; returns all its bytes or < 0. */
-NOINLINE int message_sign(struct config *config)
+/* Signs the message of x->message_length bytes to an agent if its domain does; returns all its bytes or < 0. */
+NOINLINE int message_sign(struct config *config, be32 to)
 {
 	struct scratch *x = port_scratch();
 
 	if (!x || !config)
 		return -1;
-	u32 length = x->message_length;
+	u32 length = x->message_length, in = domain_of(config, to);
+	struct domain domain = config->domain[in];
 	struct message_header *header = (struct message_header *)x->message;
 	header->magic = be16_of(MESSAGE_MAGIC);
 	header->version = MESSAGE_VERSION_IPV4;
 	header->length = be16_of(length);
-	header->flags = config->flags & CONFIG_SIGN ? MESSAGE_SIGNED : 0;
-	header->key = (u8)config->key;
-	if (!(config->flags & CONFIG_SIGN))
+	header->flags = domain.sign ? MESSAGE_SIGNED : 0;
+	header->key = (u8)domain.key;
+	if (!domain.sign)
 		return (int)length;
-	if (message_digest(length, config->key))
+	if (message_digest(length, in * MAX_KEYS + domain.key))
 		return -1;
 	KEEP(length);
 	if (length < sizeof(*header) || length > MAX_MESSAGE)
@@ -140,7 +152,7 @@ NOINLINE int message_sign(struct config *config)
 	return (int)(length + SIGNATURE_BYTES);
 }
 
-/* Reads the payload at `at` into scratch and checks it.  Returns COUNT_NONE when it is a message of ours,
+/* Reads the payload at `at` of the segment in scratch and checks it.  Returns COUNT_NONE when it is a message of ours,
  * COUNT_PASS_FOREIGN_PAYLOAD when it is somebody else's data, and else why it must be dropped. */
 NOINLINE int message_read(struct packet *p, u32 at, u32 bytes, struct config *config)
 {
@@ -161,7 +173,8 @@ NOINLINE int message_read(struct packet *p, u32 at, u32 bytes, struct config *co
 		return COUNT_DROP_BAD_MESSAGE;
 	x->message_length = length;
 	x->message_signed = signature;
-	if (!(config->flags & CONFIG_SIGN))
+	u32 in = domain_of(config, x->segment.old_src);
+	if (!config->domain[in & (MAX_DOMAINS - 1)].sign)
 		return signature ? COUNT_DROP_BAD_SIGNATURE : COUNT_NONE;
 	if (!signature)
 		return COUNT_DROP_UNSIGNED;
@@ -171,7 +184,7 @@ NOINLINE int message_read(struct packet *p, u32 at, u32 bytes, struct config *co
 		return COUNT_DROP_BAD_MESSAGE;
 	for (int i = 0; i < 8; i++)
 		given[i] = load32(&x->message[length + 4 * i]);
-	if (message_digest(length, header->key & (MAX_KEYS - 1)))
+	if (message_digest(length, in * MAX_KEYS + (header->key & (MAX_KEYS - 1))))
 		return COUNT_DROP_BAD_SIGNATURE;
 	u32 wrong = 0; /* constant time */
 	for (int i = 0; i < 8; i++)

@@ -58,6 +58,7 @@ INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, 
 	r->ack_delivered = in->seen.ack;
 	r->window_delivered = in->seen.window;
 	r->edge_delivered = in->seen.ack + (in->seen.window << (r->known_scale & 15));
+	r->edge_offered = out->seen.ack + (out->seen.window << (r->own_scale & 15));
 }
 
 /* How far the clocks that the two anchors see are apart: gathered on the old path, unless a proxy with clocks of its own
@@ -90,6 +91,7 @@ INLINE void new_path_message(struct scratch *x, const struct session *s, const s
 	l->new_path.handle = r->handle;
 	l->new_path.txid = r->txid;
 	l->new_path.window_scale = s->offer[RIGHTWARD].window_scale;
+	l->new_path.fins = s->flags & SESSION_FINS;
 	setup_message_write(x, nonce, &r->out_key, &subsession);
 }
 
@@ -105,7 +107,7 @@ NOINLINE u32 new_path_syn(struct packet *p, u64 nonce)
 	if (!x || !config || !s || !r || !p)
 		return 0;
 	new_path_message(x, s, r, nonce);
-	int bytes = message_sign(config);
+	int bytes = message_sign(config, r->new_in.src);
 	if (bytes < 0)
 		return 0;
 	struct frame_header f = { reversed(&r->new_in), r->isn_out, 0, TCP_SYN, HANDSHAKE_WINDOW };

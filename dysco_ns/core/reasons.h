@@ -26,6 +26,7 @@ enum counter {
 	COUNT_DROP_NO_ROUTE,
 	COUNT_DROP_TABLE_FULL,
 	COUNT_CHAIN_TOO_LONG,
+	COUNT_NO_MEMBER,
 	COUNT_DROP_RESIZE,
 	COUNT_DROP_UNKNOWN_SESSION,
 	COUNT_DROP_STALE_TXID,
@@ -84,6 +85,8 @@ enum event_kind {
 	EVENT_TRIGGER,
 	EVENT_CANCELLED,
 	EVENT_NO_AGENT,         /* value: the next hop that has not answered */
+	EVENT_SESSION_SILENT,   /* for so long that its neighbours are to be asked */
+	EVENT_SESSION_LOST,     /* a neighbour no longer has it, or does not answer (value: its address) */
 	EVENTS
 };
 
@@ -92,6 +95,7 @@ enum urgency { FOR_LISTENERS, FOR_DAEMON, AT_ONCE };
 static inline __attribute__((always_inline)) int event_urgency(__u32 kind)
 {
 	switch (kind) {
+	case EVENT_SESSION_SILENT:
 	case EVENT_SETTLED: return FOR_DAEMON;
 	case EVENT_LOCK_REFUSED:
 	case EVENT_NEW_PATH_READY:

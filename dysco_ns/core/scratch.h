@@ -56,7 +56,7 @@ struct setup_lists {
 
 /* A pass over the session table, expiry.h. */
 struct expiry_pass {
-	u64 now, linger_ns, idle_ns;
+	u64 now, linger_ns, idle_ns, beat_ns;
 	u64 forgotten;
 };
 

@@ -28,6 +28,34 @@ NOINLINE int tell(u32 kind, u64 nonce, u32 txid, u32 value, u32 side)
 	return 0;
 }
 
+/* One session more (or less) for a middlebox of a type. */
+NOINLINE int member_count(be32 member, u32 change)
+{
+	u64 *sessions = port_member(&member), none = 0;
+
+	if (!sessions) {
+		port_put_member(&member, &none);
+		sessions = port_member(&member);
+	}
+	if (sessions)
+		port_add(sessions, (u64)(s64)(s32)change);
+	return 0;
+}
+
+/* A session that is over no longer counts. */
+NOINLINE int members_release(struct session *s)
+{
+	if (!s)
+		return -1;
+	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++) {
+		be32 member = s->picked[i];
+		if (member && __sync_val_compare_and_swap(&s->picked[i], member, 0) == member)
+			member_count(member, 0u - 1);
+	}
+	s->picks = 0;
+	return 0;
+}
+
 /* The entry that a new subsession gets: still without deltas. */
 INLINE struct entry *entry_start(struct scratch *x, u64 nonce, u32 side, const struct five_tuple *to)
 {
@@ -53,10 +81,11 @@ INLINE void entry_set_slow(const struct five_tuple *egress, const struct five_tu
 /* Notes that a session has ended; it is forgotten after a while (expiry.h). */
 INLINE void session_over(struct session *s)
 {
-	u32 fins = SESSION_FIN_RIGHTWARD | SESSION_FIN_LEFTWARD;
-
-	if (!s->over_ns && (s->flags & (SESSION_RST | SESSION_LEFT_CHAIN) || (s->flags & fins) == fins))
-		s->over_ns = port_now();
+	if (s->over_ns || !(s->flags & (SESSION_RST | SESSION_LEFT_CHAIN) || (s->flags & SESSION_FINS) == SESSION_FINS))
+		return;
+	s->over_ns = port_now();
+	if (s->picks)
+		members_release(s);
 }
 
 INLINE void entry_bury(struct entry *e)
@@ -111,6 +140,8 @@ NOINLINE int session_forget(struct session *s, u64 nonce)
 	if (!s)
 		return -1;
 	struct five_tuple key;
+	if (s->picks)
+		members_release(s);
 	for (u32 side = SIDE_LEFT; side <= SIDE_RIGHT; side++) {
 		struct reconfig_key record = { nonce, side, 0 };
 		struct reconfig *r = port_reconfig(&record);

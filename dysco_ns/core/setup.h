@@ -67,10 +67,52 @@ INLINE u32 subsession_to(struct packet *p, const struct config *config, be32 nex
 	return subsession_port(config, to) ? 0 : index;
 }
 
+/* Which of its middleboxes a type gives to the next session: by turns, or the one with the fewest sessions; 0: none. */
+NOINLINE u32 member_pick(u32 slot)
+{
+	struct middlebox_type *t = port_type(slot);
+
+	if (!t || !t->members || t->members > MAX_MEMBERS) {
+		port_count(COUNT_NO_MEMBER);
+		return 0;
+	}
+	u32 members = t->members, turn = t->turn++, best = turn % members;
+	if (t->choose == CHOOSE_FEWEST) {
+		u64 least = ~0ull;
+		for (u32 i = 0; i < MAX_MEMBERS; i++) {
+			u32 at = (turn + i) % members;
+			be32 member = t->member[at & (MAX_MEMBERS - 1)];
+			u64 *sessions = i < members ? port_member(&member) : 0;
+			u64 has = i < members ? sessions ? *sessions : 0 : ~0ull;
+			if (has < least)
+				least = has, best = at;
+		}
+	}
+	return t->member[best & (MAX_MEMBERS - 1)];
+}
+
+/* What a policy lists at place i: an address, or one that its type gives; noted, so that it is counted. */
+NOINLINE be32 listed(struct session *s, const struct policy *policy, u32 i)
+{
+	if (!s || !policy || i >= MAX_MIDDLEBOXES)
+		return 0;
+	u32 type = policy->type[i];
+
+	if (!type)
+		return policy->chain[i];
+	be32 member = member_pick(type - 1);
+	if (member && s->picks < MAX_MIDDLEBOXES) {
+		s->picked[s->picks & (MAX_MIDDLEBOXES - 1)] = member;
+		s->picks++;
+		member_count(member, 1);
+	}
+	return member;
+}
+
 /* The record in x->session of a session that begins here with this chain; returns a fresh nonce.  This host and the
  * server are no middleboxes of it. */
 INLINE u64 session_begin(struct scratch *x, const struct config *config, const struct five_tuple *key, const be32 *chain,
-			 u32 length)
+			 u32 length, const struct policy *policy)
 {
 	struct session *s = &x->session;
 
@@ -81,9 +123,10 @@ INLINE u64 session_begin(struct scratch *x, const struct config *config, const s
 	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++) {
 		if (i >= length)
 			break;
-		if (is_own(config, chain[i]) || chain[i] == key->dst)
+		be32 next = policy ? listed(s, policy, i) : chain[i];
+		if (!next || is_own(config, next) || next == key->dst)
 			continue;
-		s->chain[s->chain_length & (MAX_MIDDLEBOXES - 1)] = chain[i];
+		s->chain[s->chain_length & (MAX_MIDDLEBOXES - 1)] = next;
 		s->chain_length++;
 	}
 	return (u64)port_random() << 32 | port_random() | 1;
@@ -96,7 +139,7 @@ INLINE u64 session_start(struct packet *p, struct scratch *x, struct config *con
 
 	if (!policy)
 		return 0;
-	u64 nonce = session_begin(x, config, key, policy->chain, policy->chain_length);
+	u64 nonce = session_begin(x, config, key, policy->chain, policy->chain_length, policy);
 	x->session.flags |= (policy->on_no_agent ? SESSION_BYPASS : 0) | (policy->ends ? SESSION_ENDS : 0);
 	return nonce;
 }
@@ -133,9 +176,11 @@ NOINLINE int chain_extend(struct packet *p, u64 nonce)
 	if (!policy || !s || !x || !config)
 		return 0;
 	x->lists.chain_length = 0;
-	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
-		if (i < policy->chain_length && !is_own(config, policy->chain[i]) && policy->chain[i] != s->right_tuple.dst)
-			list_add(policy->chain[i]);
+	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++) {
+		be32 next = i < policy->chain_length ? listed(s, policy, i) : 0;
+		if (next && !is_own(config, next) && next != s->right_tuple.dst)
+			list_add(next);
+	}
 	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++)
 		if (i < s->chain_length)
 			list_add(s->chain[i]);
@@ -184,7 +229,7 @@ INLINE int setup_send(struct packet *p, struct scratch *x, struct config *config
 {
 	setup_lists_of(&x->lists, s);
 	setup_message_write(x, nonce, &s->right_tuple, &s->right_sub);
-	int bytes = message_sign(config);
+	int bytes = message_sign(config, s->right_sub.dst);
 	if (bytes < 0 || setup_attach(p, (u32)bytes))
 		return VERDICT_DROP;
 	segment_set_tuple(&x->segment, &s->right_sub);
@@ -315,7 +360,7 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 		s->flags = SESSION_LAST;
 	else if (x->lists.ends)
 		s->flags = SESSION_ENDS;
-	s->flags |= nat;
+	s->flags |= nat | s->new_path.fins;
 	struct entry *taken = port_egress(&back);
 	if (taken) { /* what an earlier use of this five-tuple left behind */
 		u64 old = taken->nonce;

@@ -37,7 +37,7 @@ INLINE void setup_message_write(struct scratch *x, u64 nonce, const struct five_
 	if (l->new_path.txid) {
 		x->message[at] = TLV_RECONFIGURATION;
 		x->message[at + 1] = sizeof(struct tlv_reconfiguration);
-		x->message[at + 2] = (u8)l->new_path.window_scale;
+		x->message[at + 2] = (u8)(l->new_path.window_scale | l->new_path.fins);
 		store32(&x->message[at + 3], l->new_path.txid);
 		store32(&x->message[at + 7], be32_of((u32)l->new_path.handle));
 		store32(&x->message[at + 11], be32_of((u32)(l->new_path.handle >> 32)));
@@ -106,7 +106,8 @@ NOINLINE int setup_message_lists(u32 length)
 		} else if (type == TLV_RECONFIGURATION) {
 			if (bytes != sizeof(struct tlv_reconfiguration))
 				return -1;
-			l->new_path.window_scale = x->message[(at + 2) & 255];
+			l->new_path.window_scale = x->message[(at + 2) & 255] & 15;
+			l->new_path.fins = x->message[(at + 2) & 255] & SESSION_FINS;
 			l->new_path.txid = load32(&x->message[(at + 3) & 255]);
 			l->new_path.handle = (u64)be32_of(load32(&x->message[(at + 11) & 255])) << 32 |
 				    be32_of(load32(&x->message[(at + 7) & 255]));

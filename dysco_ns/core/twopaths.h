@@ -24,6 +24,7 @@ struct out_plan {
 	u32 sack_low, sack_high;        /* blocks below sack_low belong to the old path, from sack_high on to the new */
 	struct out_timestamps ts;
 	u32 tell_beta;          /* no timestamp does */
+	u32 throttle;           /* given: struct config */
 	u32 drained_now;
 };
 
@@ -131,19 +132,35 @@ INLINE void plan_ack(struct out_plan *plan, struct reconfig *r, const struct seg
 	}
 }
 
+/* The window that the local side offers: no more than the throttle while the old path lives, but no right edge that was
+ * offered moves back. */
+INLINE u32 window_offered(const struct out_plan *plan, struct reconfig *r, const struct segment *s, u32 scale)
+{
+	u32 bytes = s->window << (scale & 15), left = r->edge_offered - s->ack;
+
+	if (plan->throttle && !(r->flags & RECONFIG_DRAINED) && s->flags & TCP_ACK) {
+		u32 most = plan->throttle - 1;
+		most = seq_after(r->edge_offered, s->ack) && left > most ? left : most;
+		bytes = bytes < most ? bytes : most;
+	}
+	r->edge_offered = seq_max(r->edge_offered, s->ack + bytes);
+	return bytes >> (scale & 15);
+}
+
 INLINE void plan_numbers(struct out_plan *plan, struct reconfig *r, const struct segment *s, u32 scale)
 {
 	u32 start = r->flags & RECONFIG_BETA_IN ? new_start(r) : r->old_rcvd;
+	u32 window = window_offered(plan, r, s, scale);
 
 	plan->ack_old = seq_min(s->ack, r->old_rcvd);
-	plan->window_old = window_shown(s->window, scale, s->ack, plan->ack_old);
+	plan->window_old = window_shown(window, scale, s->ack, plan->ack_old);
 	plan->ack_is_start = !seq_after(s->ack, r->old_rcvd);
 	if (plan->ack_is_start) {
 		plan->ack_new = r->isn_in + 1;
-		plan->window_new = window_shown(s->window, scale, s->ack, start);
+		plan->window_new = window_shown(window, scale, s->ack, start);
 	} else {
 		plan->ack_new = s->ack - r->peer_delta - r->beta_in;
-		plan->window_new = s->window;
+		plan->window_new = window;
 	}
 	plan->sack_low = r->old_rcvd;
 	plan->sack_high = r->flags & RECONFIG_FIRST_NEW ? r->first_new_rcvd : r->old_rcvd + 1;

@@ -48,7 +48,11 @@ enum {
 	MAX_POLICIES = 64,
 	MAX_FILTER = 64,        /* classic BPF instructions of one policy */
 	MAX_INTERFACES = 8,
-	MAX_KEYS = 4,
+	MAX_DOMAINS = 4,
+	MAX_KEYS = 4,           /* of each domain */
+	MAX_TYPES = 16,         /* of middleboxes */
+	MAX_MEMBERS = 16,       /* of one type */
+	HEARTBEATS_LOST = 3,    /* without an answer: the neighbour is gone, and the session with it */
 	MAX_BURIED = 4,         /* old paths of a live session that still swallow late segments */
 	MAX_NEXT_HOPS = 1024,
 	DAEMON_NEXT_HOPS = 512, /* from here on the daemon adds next hops, below it the core */
@@ -117,6 +121,7 @@ enum session_flag {
 	SESSION_LEFT_CHAIN = 8, /* this middlebox has been removed from the chain */
 	SESSION_FIN_RIGHTWARD = 16,
 	SESSION_FIN_LEFTWARD = 32,
+	SESSION_FINS = SESSION_FIN_RIGHTWARD | SESSION_FIN_LEFTWARD,
 	SESSION_RST = 64,
 	SESSION_BYPASS = 128,   /* without a chain rather than not at all */
 	SESSION_NAT = 512,      /* the left neighbour is behind a NAT without an agent */
@@ -145,7 +150,8 @@ struct held {
 struct new_path {
 	u64 handle;                     /* the session's nonce there */
 	u32 txid;                       /* 0: the SYN is that of an ordinary session */
-	u32 window_scale;               /* of the left anchor's end host */
+	u16 window_scale;               /* of the left anchor's end host */
+	u16 fins;                       /* session flags: who has closed already, on the old path */
 };
 
 /* A session at this agent; key: its nonce.  Core writes all of it. */
@@ -160,6 +166,9 @@ struct session {
 	u32 flags;                      /* enum session_flag */
 	u32 chain_length;
 	be32 chain[MAX_MIDDLEBOXES];    /* middleboxes to the right of this agent; a new path's: its right anchor, too */
+	be32 picked[MAX_MIDDLEBOXES];   /* those that were chosen among a type's, counted as long as the session lives */
+	u32 picks;
+	be32 home;                      /* an end host that moves: where new paths begin or end; 0: as it is */
 	struct new_path new_path;       /* of a middlebox that a reconfiguration has brought in */
 	/* the lock of the subsession to the right, paper III-B */
 	u32 lock;                       /* enum lock_state */
@@ -173,6 +182,9 @@ struct session {
 	struct five_tuple buried[MAX_BURIED];   /* ingress keys of the last old paths: tombstones */
 	u32 burials;
 	u32 syns;                       /* repeated without an answer */
+	u32 beat;                       /* transaction of the last heartbeat that was sent */
+	u32 unanswered[2];              /* by side: heartbeats since the last answer */
+	u64 beat_ns;
 	u64 created_ns;
 	u64 over_ns;                    /* when it ended; 0: it lives */
 	u64 idle_since_ns, idle_packets;
@@ -248,6 +260,7 @@ struct reconfig {
 	u32 ts_delivered;       /* last TSval delivered, from either path */
 	u32 ts_old_seen;        /* last TSval that came on the old path, untranslated */
 	u32 old_window;         /* last window field delivered from the old path */
+	u32 edge_offered;       /* the furthest right edge of a window that the local side has offered */
 	u32 ack_delivered, window_delivered;    /* the furthest acknowledgment delivered from either path */
 	u32 expected;           /* highest acknowledgment that the local side has sent: what it expects next */
 	u32 edge_delivered;     /* the furthest right edge of a window delivered: it never moves back */
@@ -270,7 +283,8 @@ enum command_kind {
 	COMMAND_TRIGGER,        /* ask the left neighbour to remove this middlebox */
 	COMMAND_CLOSE,          /* this middlebox has left: give the local socket a FIN */
 	COMMAND_FORGET_RECORD,  /* settle a record by time, or drop one that is done or cancelled */
-	COMMAND_EXPIRE,         /* forget what has been over for `linger_ns` or silent for `idle_ns` */
+	COMMAND_EXPIRE,         /* forget what has been over for `linger_ns` or silent for `idle_ns`; tell of `beat_ns` */
+	COMMAND_HEARTBEAT,      /* ask the neighbours of a silent session whether they have it still */
 	COMMANDS
 };
 
@@ -289,6 +303,7 @@ struct command {
 	struct five_tuple tuple;
 	u32 spare2;
 	u64 linger_ns, idle_ns; /* EXPIRE; idle_ns 0: do not look for silent sessions */
+	u64 beat_ns;            /* EXPIRE: silence after which the neighbours are asked; 0: never */
 };
 
 /* ---- written by the daemon ---- */
@@ -299,18 +314,25 @@ struct interface {
 };
 
 enum config_flag {
-	CONFIG_SIGN = 1,
-	CONFIG_EVENTS = 2,      /* somebody listens: tell what happens, not only what needs the daemon */
+	CONFIG_EVENTS = 1,      /* somebody listens: tell what happens, not only what needs the daemon */
+};
+
+/* Agents that share keys: those with an address in this network; the first domain is that of all others. */
+struct domain {
+	be32 network, mask;
+	u32 sign;               /* zero: messages to and from it are not signed */
+	u32 key;                /* number of the key to sign with; its slot: domain * MAX_KEYS + key */
 };
 
 struct config {
 	u32 layout_version;
 	u32 flags;
-	u32 key;                /* index of the key to sign with */
+	u32 throttle;           /* most bytes of window offered during a reconfiguration, plus one; 0: no limit */
 	u32 first_port, ports;  /* range of subsession source ports; control ports lie above, as many */
 	u32 policy_slots;       /* slots in use, from the first */
 	u32 interface_count;
-	u32 spare;
+	u32 domains;
+	struct domain domain[MAX_DOMAINS];
 	struct interface interfaces[MAX_INTERFACES];
 };
 
@@ -328,7 +350,18 @@ struct policy {
 	u32 ends;               /* non-zero: the last of the chain is an edge, which ends it */
 	u32 spare;
 	be32 chain[MAX_MIDDLEBOXES];
+	u8 type[MAX_MIDDLEBOXES];       /* non-zero: one of that type, counted from 1, in place of the address */
 	struct filter_insn filter[MAX_FILTER];
+};
+
+enum choose { CHOOSE_ROUND_ROBIN, CHOOSE_FEWEST };
+
+/* Middleboxes that do the same; a session gets one of them.  How many sessions each has is counted by its address. */
+struct middlebox_type {
+	u32 members;            /* 0: free slot */
+	u32 choose;             /* enum choose */
+	u32 turn;               /* written by core */
+	be32 member[MAX_MEMBERS];
 };
 
 struct hmac_key {               /* SHA-256 states after the inner and the outer pad block */

@@ -35,6 +35,8 @@ TABLES: dict[str, tuple[str | int, str | int]] = {
     "config_table": (4, "config"),
     "policy_table": (4, "policy"),
     "key_table": (4, "hmac_key"),
+    "type_table": (4, "middlebox_type"),
+    "member_table": (4, 8),
     "counter_table": (4, 8),
     "event_ring": (4, 4),
     "next_hop_count": (4, 4),

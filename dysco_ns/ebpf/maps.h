@@ -39,7 +39,10 @@ TABLE(next_hop_count, BPF_MAP_TYPE_ARRAY, 1, u32, u32);
 /* written by the daemon */
 TABLE(config_table, BPF_MAP_TYPE_ARRAY, 1, u32, struct config);
 TABLE(policy_table, BPF_MAP_TYPE_ARRAY, MAX_POLICIES, u32, struct policy);
-TABLE(key_table, BPF_MAP_TYPE_ARRAY, MAX_KEYS, u32, struct hmac_key);
+TABLE(key_table, BPF_MAP_TYPE_ARRAY, MAX_DOMAINS * MAX_KEYS, u32, struct hmac_key);
+TABLE(type_table, BPF_MAP_TYPE_ARRAY, MAX_TYPES, u32, struct middlebox_type);
+/* address of a middlebox that a type has given -> live sessions that begin here and go to it; written by core */
+HASH_TABLE(member_table, MAX_TYPES * MAX_MEMBERS, be32, u64);
 /* read by the daemon */
 TABLE(counter_table, BPF_MAP_TYPE_PERCPU_ARRAY, COUNTERS, u32, u64);
 struct {

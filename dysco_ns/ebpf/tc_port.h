@@ -132,6 +132,13 @@ INLINE struct scratch *port_scratch(void)
 	return bpf_map_lookup_elem(&scratch_table, &zero);
 }
 INLINE struct policy *port_policy(u32 i) { return bpf_map_lookup_elem(&policy_table, &i); }
+INLINE struct middlebox_type *port_type(u32 i) { return bpf_map_lookup_elem(&type_table, &i); }
+INLINE u64 *port_member(const be32 *address) { return bpf_map_lookup_elem(&member_table, address); }
+INLINE void port_put_member(const be32 *address, const u64 *sessions)
+{
+	bpf_map_update_elem(&member_table, address, sessions, BPF_NOEXIST);
+}
+INLINE void port_add(u64 *at, u64 n) { __sync_fetch_and_add(at, n); }
 INLINE struct hmac_key *port_key(u32 i) { return bpf_map_lookup_elem(&key_table, &i); }
 INLINE struct next_hop *port_next_hop_at(u32 i) { return bpf_map_lookup_elem(&next_hop_table, &i); }
 

@@ -21,12 +21,14 @@ struct agent *agent_new(be32 address, u64 seed)
 	a->ingress = table_of(sizeof(struct five_tuple), sizeof(struct entry), 3 * HOST_SESSIONS);
 	a->session = table_of(sizeof(u64), sizeof(struct session), HOST_SESSIONS);
 	a->reconfig = table_of(sizeof(struct reconfig_key), sizeof(struct reconfig), HOST_SESSIONS);
+	a->member = table_of(sizeof(be32), sizeof(u64), MAX_TYPES * MAX_MEMBERS);
 	a->random = seed;
 	a->config = (struct config){
 		.layout_version = LAYOUT_VERSION,
 		.flags = CONFIG_EVENTS,
 		.first_port = HOST_FIRST_PORT,
 		.ports = HOST_PORTS,
+		.domains = 1,
 		.interface_count = 1,
 		.interfaces = { { 1, address } },
 	};
@@ -41,9 +43,9 @@ static void bury(struct agent *a)
 
 void agent_free(struct agent *a)
 {
-	struct table *tables[] = { &a->egress, &a->ingress, &a->session, &a->reconfig };
+	struct table *tables[] = { &a->egress, &a->ingress, &a->session, &a->reconfig, &a->member };
 
-	for (u32 i = 0; i < 4; i++)
+	for (u32 i = 0; i < sizeof(tables) / sizeof(*tables); i++)
 		for (u32 j = 0; j < BUCKETS; j++)
 			table_free(tables[i]->bucket[j]);
 	bury(a);

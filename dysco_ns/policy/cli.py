@@ -39,6 +39,8 @@ key = typer.Typer(
     help="Rotation: make a new key valid at every agent, then use it at every agent, then drop the old one.",
     no_args_is_help=True,
 )
+type_ = typer.Typer(help="Names for several middleboxes that do the same: a session gets one of them.", no_args_is_help=True)
+app.add_typer(type_, name="type")
 app.add_typer(agent, name="agent")
 app.add_typer(key, name="key")
 app.add_typer(policy, name="policy")
@@ -65,9 +67,19 @@ def agent_run(
     key: Annotated[Optional[Path], typer.Option(help="key file, mode 600: signs and checks all signalling")] = None,
     name: Annotated[str, typer.Option(help="what the agent calls its host")] = "",
     idle: Annotated[float, typer.Option(help="seconds after which a silent session is forgotten")] = 7200.0,
+    heartbeat: Annotated[
+        float, typer.Option(help="seconds of silence after which neighbours are asked whether a session lives; 0: never")
+    ] = 0.0,
+    throttle: Annotated[
+        Optional[str], typer.Option(metavar="zero|BYTES", help="most window offered during a reconfiguration; 16384 is usual")
+    ] = None,
+    domain: Annotated[
+        Optional[list[str]], typer.Option(metavar="NETWORK=KEYFILE", help="agents with another key (NETWORK=: none); repeatable")
+    ] = None,
 ) -> None:
     """Runs the agent of a namespace (default: this one) in the foreground until Ctrl-C."""
     from dysco_ns.agent.daemon import Settings, run_here
+    from dysco_ns.agent.domains import BadDomain, parse_domains
     from dysco_ns.agent.keys import BadKey, read_key
     from dysco_ns.ebpf.loader import LayoutMismatch, LoadFailed
 
@@ -79,9 +91,70 @@ def agent_run(
         secret = read_key(key) if key else None
         if path or pid:
             netns.enter(path or netns.path_of(pid))
-        run_here(Settings(name or f"pid {os.getpid()}", secret, idle_s=idle), ready=lambda: print("ready", flush=True))
-    except (BadKey, LayoutMismatch, LoadFailed, OSError) as error:
+        settings = Settings(
+            name or f"pid {os.getpid()}",
+            secret,
+            idle_s=idle,
+            domains=parse_domains(domain or []),
+            heartbeat_s=heartbeat,
+            throttle=_throttle(throttle),
+        )
+        run_here(settings, ready=lambda: print("ready", flush=True))
+    except (BadKey, BadDomain, LayoutMismatch, LoadFailed, OSError) as error:
         fail(str(error))
+
+
+def _throttle(text: str | None) -> int | None:
+    """Bytes of window; None: no limit."""
+    if text is None or text == "off":
+        return None
+    if text == "zero":
+        return 0
+    if not text.isdigit():
+        fail(f"--throttle {text}: use off, zero, or a number of bytes", 2)
+    return int(text)
+
+
+@agent.command("tune")
+def agent_tune(
+    heartbeat: Annotated[Optional[float], typer.Option(help="seconds of silence, 0: never")] = None,
+    throttle: Annotated[Optional[str], typer.Option(metavar="off|zero|BYTES")] = None,
+    at: At = None,
+) -> None:
+    """Changes what a running agent was started with."""
+    fields: dict[str, Any] = {"heartbeat_s": heartbeat} if heartbeat is not None else {}
+    if throttle is not None:
+        fields["throttle"] = _throttle(throttle)
+    client(at).request("tune", **fields)
+
+
+@type_.command("set")
+def type_set(
+    name: str,
+    members: Annotated[list[str], typer.Argument(help="middleboxes: addresses or names")],
+    choose: Annotated[str, typer.Option(help="round-robin, or fewest: the one with the fewest sessions")] = "round-robin",
+    at: At = None,
+) -> None:
+    """Makes or changes a type; policies and reconfigurations name it in place of a middlebox."""
+    client(at).request("type_set", name=name, members=members, choose=choose)
+
+
+@type_.command("list")
+def type_list(at: At = None, as_json: Json = False) -> None:
+    """The types of an agent, and how many sessions each middlebox has from here."""
+    types = client(at).request("type_list")["types"]
+    if as_json:
+        print(json.dumps({"schema": 1, "types": types}, indent=1))
+        return
+    for t in types:
+        members = "  ".join(f"{member} ({count})" for member, count in t["sessions"].items())
+        print(f"{t['name']}  [{t['choose']}]  {members}")
+
+
+@type_.command("remove")
+def type_remove(name: str, at: At = None) -> None:
+    """Removes a type that no policy uses."""
+    client(at).request("type_remove", name=name)
 
 
 @key.command("set")
@@ -89,23 +162,28 @@ def key_set(
     number: Annotated[int, typer.Argument(help="0 to 3; the first key of an agent is 0")],
     file: Annotated[Path, typer.Argument(help="key file, mode 600")],
     use: Annotated[bool, typer.Option(help="sign with it from now on")] = False,
+    domain: Annotated[Optional[str], typer.Option(help="network of the domain, as the agent was told")] = None,
     at: At = None,
 ) -> None:
     """Makes a key valid at an agent: what is signed with it is accepted."""
-    reply = client(at).request("key_set", number=number, file=str(file.resolve()), use=use)
+    reply = client(at).request("key_set", number=number, file=str(file.resolve()), use=use, domain=domain)
     print(f"signs with key {reply['signing']}")
 
 
 @key.command("drop")
-def key_drop(number: int, at: At = None) -> None:
+def key_drop(
+    number: int,
+    domain: Annotated[Optional[str], typer.Option(help="network of the domain, as the agent was told")] = None,
+    at: At = None,
+) -> None:
     """A key is valid no longer."""
-    client(at).request("key_drop", number=number)
+    client(at).request("key_drop", number=number, domain=domain)
 
 
 @policy.command("add")
 def policy_add(
     filter_: Annotated[str, typer.Argument(metavar="FILTER", help="predicate on the SYN, pcap-filter(7) syntax")],
-    chain: Annotated[Optional[list[str]], typer.Argument(help="middleboxes: addresses or names")] = None,
+    chain: Annotated[Optional[list[str]], typer.Argument(help="middleboxes: addresses, names or types")] = None,
     at: At = None,
     on_no_agent: Annotated[str, typer.Option(help="no agent at the next hop: fail or bypass")] = "fail",
     ends_at: Annotated[str, typer.Option(help="edge router that ends the chain for a server without an agent")] = "",

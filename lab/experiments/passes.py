@@ -93,7 +93,7 @@ def measure(flows: int, rounds: int, seed: int) -> Iterator[tuple[str, float]]:
         inode = netns.inode(path)
         core = Core(Programs(netns.BPFFS / str(inode)))
         try:
-            core.configure([], key=None, events=False, policy_slots=0)
+            core.configure([], domains=[], events=False, policy_slots=0)
             core.programs._programs["empty"] = _empty_program()
             leaving, arriving = _fill(core, flows, random.Random(seed))
             for _ in range(rounds):

@@ -13,7 +13,7 @@ class Table:
     def live_sessions(self):
         return self.live
 
-    def expire(self, linger, idle):
+    def expire(self, linger, idle, beat):
         self.asked.append((linger, idle))
         self.more -= 1
         return self.more < 0
@@ -29,7 +29,7 @@ def test_patience_falls_with_room():
 
 def test_calm_tables_are_passed_now_and_then():
     table, now = Table(10), [100.0]
-    expiry = Expiry(table, 7200.0, lambda: now[0])
+    expiry = Expiry(table, 7200.0, clock=lambda: now[0])
     for _ in range(400):
         assert not expiry.step()
         now[0] += 0.25
@@ -39,7 +39,7 @@ def test_calm_tables_are_passed_now_and_then():
 
 def test_full_tables_are_passed_at_every_look_and_until_nothing_is_left_to_forget():
     table, now = Table(900, more=3), [100.0]
-    expiry = Expiry(table, 7200.0, lambda: now[0])
+    expiry = Expiry(table, 7200.0, clock=lambda: now[0])
     assert [expiry.step() for _ in range(4)] == [True, True, True, False]
     now[0] += 0.25
     assert not expiry.step()

@@ -7,6 +7,7 @@ import pytest
 
 from dysco_ns.agent.filters import BadFilter, Matcher, compile_filter
 from dysco_ns.agent.policies import BadPolicy, Policies
+from dysco_ns.agent.types import BadType
 
 
 class Table:
@@ -17,6 +18,12 @@ class Table:
 
     def set_policy(self, slot, policy):
         self.slots[slot] = policy
+
+    def set_type(self, slot, fields):
+        self.type = (slot, fields)
+
+    def member_sessions(self):
+        return {"10.0.1.2": 3, "10.0.2.2": 1}
 
 
 @pytest.fixture
@@ -90,3 +97,32 @@ def test_the_next_daemon_finds_the_policies_and_gives_new_ones_new_numbers(make)
     after.restore()
     assert [p.as_json() for p in after.policies] == [p.as_json() for p in before.policies]
     assert after.add({"filter": "tcp"}) > kept
+
+
+def test_a_type_stands_in_a_chain_and_survives_the_daemon(make):
+    policies = make()
+    policies.set_type("firewall", ["10.0.1.2", "10.0.2.2"], "fewest")
+    policies.add({"filter": "tcp", "chain": ["firewall", "mb1"]})
+    assert policies._table.slots[0]["chain"] == ["0.0.0.0", "10.0.1.2"]
+    assert policies._table.slots[0]["type"] == bytes([1, 0])
+    again = make()
+    again.restore()
+    assert again.policies[0].chain == ["firewall", "10.0.1.2"]
+    assert [t["sessions"] for t in again.types.as_json()] == [{"10.0.1.2": 3, "10.0.2.2": 1}]
+    assert again.types.pick("firewall") == "10.0.2.2"
+
+
+def test_types_that_cannot_be(policies):
+    for members, choose, why in (
+        ([], "fewest", "1 to 16 middleboxes"),
+        (["10.0.1.2"] * 2, "fewest", "each once"),
+        (["10.0.1.2"], "at random", "use one of round-robin, fewest"),
+    ):
+        with pytest.raises(BadType, match=why):
+            policies.set_type("t", members, choose)
+    policies.set_type("t", ["10.0.1.2"], "round-robin")
+    policies.add({"filter": "tcp", "chain": ["t"]})
+    with pytest.raises(BadType, match="used by policy 1"):
+        policies.remove_type("t")
+    with pytest.raises(BadType, match="no type 'u' here: t"):
+        policies.remove_type("u")
