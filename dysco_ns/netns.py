@@ -65,24 +65,22 @@ class Interface:
     index: int
     name: str
     mac: bytes
-    address: str  # first IPv4 address
+    address: str
 
 
 def interfaces() -> list[Interface]:
-    """The interfaces of the current namespace that are up, not loopback, and have an IPv4 address."""
+    """The IPv4 addresses of the current namespace and their interfaces: those that are up and not loopback.  Of several
+    addresses of one interface the first comes first."""
     with IPRoute() as ip:
-        first: dict[int, str] = {}
-        for a in ip.get_addr(family=socket.AF_INET):
-            first.setdefault(a["index"], a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS"))
-        return [
-            Interface(
-                link["index"],
-                link.get_attr("IFLA_IFNAME"),
-                bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", "")),
-                first[link["index"]],
-            )
+        links = {
+            link["index"]: (link.get_attr("IFLA_IFNAME"), bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", "")))
             for link in ip.get_links()
-            if link["index"] in first and link.get_attr("IFLA_IFNAME") != "lo" and link["flags"] & 1
+            if link.get_attr("IFLA_IFNAME") != "lo" and link.get_attr("IFLA_ADDRESS") and link["flags"] & 1
+        }
+        return [
+            Interface(a["index"], *links[a["index"]], a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS"))
+            for a in ip.get_addr(family=socket.AF_INET)
+            if a["index"] in links
         ]
 
 

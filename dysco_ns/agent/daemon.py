@@ -73,8 +73,8 @@ class Daemon:
         self.domains.prepare()
         self._configure(0)
         self.policies.restore()
-        for interface in self.interfaces:
-            self.core.programs.attach(interface.index)
+        for index in {i.index for i in self.interfaces}:
+            self.core.programs.attach(index)
         self.hops.prepare(self.settings.names.values())
         self._take_over()
 
@@ -87,6 +87,16 @@ class Daemon:
             policy_slots=policy_slots,
             throttle=self.throttle,
         )
+
+    def look_around(self) -> None:
+        """Interfaces and addresses may have come or gone."""
+        now = netns.interfaces()
+        if now == self.interfaces:
+            return
+        for index in {i.index for i in now} - {i.index for i in self.interfaces}:
+            self.core.programs.attach(index)
+        self.interfaces = now
+        self.configure_again()
 
     def configure_again(self) -> None:
         """After a key, the throttle or the listeners have changed."""
@@ -145,7 +155,8 @@ class Daemon:
 
     async def _chores(self) -> None:
         while True:
-            await asyncio.to_thread(self.hops.refresh)  # pyroute2 runs a loop of its own
+            await asyncio.to_thread(self.look_around)  # pyroute2 runs a loop of its own
+            await asyncio.to_thread(self.hops.refresh)
             await asyncio.sleep(HOPS_S)
 
     # ---- events ----
@@ -156,6 +167,8 @@ class Daemon:
         self._poke.set()
         if event.kind == "trigger":
             self.reconfigure(event.nonce, {"right_anchor": address_of_value(event.value), "flags": CONTROL_RIGHT_OF})
+        elif event.kind == "moved":
+            self.reconfigure(event.nonce, {"right_anchor": address_of_value(event.value)})
         elif event.kind == "left_chain":
             self._close_sockets(event.nonce)
         elif event.kind == "session_silent":

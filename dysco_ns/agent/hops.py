@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from dysco_ns.agent.core import Core
 
 FIRST_OF_DAEMON, END_OF_DAEMON = 512, 1024
 DISCARD_PORT = 9
+ANY = "0.0.0.0"
+READY_TRIES, READY_S = 50, 0.01
 
 
 @dataclass(frozen=True)
@@ -37,20 +40,31 @@ class Hops:
         self._index = core.programs.map("next_hop_index")
         self._next = FIRST_OF_DAEMON
 
-    def prepare(self, addresses: Iterable[str]) -> None:
-        """Adds next hops before a SYN asks for them, and makes the kernel look for the neighbours."""
+    def prepare(self, addresses: Iterable[str], source: str | None = None) -> None:
+        """Adds next hops before a SYN asks for them, and makes the kernel look for the neighbours.  `source`: the address
+        of this host that is to be used towards them."""
         with IPRoute() as ip:
             for address in addresses:
-                key = int.from_bytes(socket.inet_aton(address), "little")
+                key = {"address": address, "from": source or ANY}
                 if self._index.get(key) is not None or self._next >= END_OF_DAEMON:
                     continue
-                route = _route(ip, address)
+                route = _route(ip, address, source)
                 if not route or route.ifindex not in {i.index for i in self._core.interfaces}:
                     continue
-                _ask_for(route.via)
-                self._table.put(self._next, self._hop(address, route, _neighbours(ip)))
+                _ask_for(route)
+                self._table.put(self._next, self._hop(address, route, _neighbours(ip), source is not None))
                 self._index.put(key, self._next)
                 self._next += 1
+
+    def ready(self, addresses: Collection[str], source: str) -> None:
+        """The same, and waits a little until the neighbours are known: who is not will be found by the kernel."""
+        self.prepare(addresses, source)
+        for _ in range(READY_TRIES):
+            self.refresh()
+            hops = [self._index.get({"address": address, "from": source}) for address in addresses]
+            if all(hop is None or (self._table.get(hop) or {}).get("resolved") for hop in hops):
+                return
+            time.sleep(READY_S)
 
     def refresh(self) -> None:
         """Writes what the kernel knows now over what is in use."""
@@ -63,14 +77,14 @@ class Hops:
             known = _neighbours(ip)
             for index in indices:
                 hop = self._table.get(index)
-                route = _route(ip, hop["address"]) if hop and hop["ifindex"] else None
+                route = _route(ip, hop["address"], hop["from"] if hop["bound"] else None) if hop and hop["ifindex"] else None
                 if not hop or not route:
                     continue
-                fresh = self._hop(hop["address"], route, known)
+                fresh = self._hop(hop["address"], route, known, hop["bound"])
                 if fresh["resolved"] and fresh != hop:
                     self._table.put(index, fresh)
 
-    def _hop(self, address: str, route: Route, known: dict[tuple[int, str], bytes]) -> dict[str, Any]:
+    def _hop(self, address: str, route: Route, known: dict[tuple[int, str], bytes], bound: bool) -> dict[str, Any]:
         mac = known.get((route.ifindex, route.via))
         own = next((i.mac for i in self._core.interfaces if i.index == route.ifindex), bytes(6))
         return {
@@ -80,6 +94,7 @@ class Hops:
             "source": own,
             "resolved": int(mac is not None),
             "from": route.source,
+            "bound": int(bound),
         }
 
 
@@ -92,22 +107,23 @@ def _neighbours(ip: IPRoute) -> dict[tuple[int, str], bytes]:
     return table
 
 
-def _route(ip: IPRoute, address: str) -> Route | None:
+def _route(ip: IPRoute, address: str, source: str | None = None) -> Route | None:
     try:
-        routes = ip.route("get", dst=address)
+        routes = ip.route("get", dst=address, **({"src": source} if source else {}))
     except Exception:  # pyroute2 has one exception for "no route" and another for the rest
         return None
     if not routes:
         return None
     r = routes[0]
-    return Route(r.get_attr("RTA_OIF"), r.get_attr("RTA_GATEWAY") or address, r.get_attr("RTA_PREFSRC") or "0.0.0.0")
+    return Route(r.get_attr("RTA_OIF"), r.get_attr("RTA_GATEWAY") or address, source or r.get_attr("RTA_PREFSRC") or ANY)
 
 
-def _ask_for(neighbour: str) -> None:
+def _ask_for(route: Route) -> None:
     """An empty datagram to the discard port makes the kernel resolve the neighbour."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.setblocking(False)
         try:
-            s.sendto(b"", (neighbour, DISCARD_PORT))
+            s.bind((route.source, 0))
+            s.sendto(b"", (route.via, DISCARD_PORT))
         except OSError:
             return

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dysco_ns.agent import view
+from dysco_ns.agent import moves, view
 from dysco_ns.agent.core import new_txid
 from dysco_ns.agent.domains import BadDomain
 from dysco_ns.agent.filters import BadFilter, Matcher
@@ -164,7 +164,7 @@ async def _splice(daemon: Daemon, request: Json) -> Json:
     deltas = [int(request.get("delta_ab", 0)) & 0xFFFFFFFF, int(request.get("delta_ba", 0)) & 0xFFFFFFFF]
     reason = core.command("splice", nonce=arriving, peer=leaving, delta=deltas)
     if reason == "not" and request.get("remove", True):
-        reason = core.command("trigger", nonce=arriving, txid=new_txid())
+        reason = core.command("trigger", nonce=arriving, txid=new_txid(), flags=CONTROL_RIGHT_OF)
     if reason != "not":
         raise Refused(REASONS.get(reason, reason), reason in RETRY_HELPS)
     return {"session": f"{arriving:016x}", "peer": f"{leaving:016x}"}
@@ -298,6 +298,25 @@ async def _reconfigure(daemon: Daemon, request: Json) -> Json:
     return {"results": [(await task).as_json() for task in work]}
 
 
+async def _move(daemon: Daemon, request: Json) -> Json:
+    """All sessions of this host that use one of its addresses move to another."""
+    old, new = str(request["from"]), str(request["to"])
+    await asyncio.to_thread(daemon.look_around)
+    own = [i.address for i in daemon.interfaces]
+    for address in (old, new):
+        if address not in own:
+            raise Refused(f"{address} is not an address of this host: it has {', '.join(own)}")
+    gate, timeout = asyncio.Semaphore(AT_ONCE), float(request.get("timeout_s", DEFAULT_TIMEOUT_S))
+
+    async def one(nonce: int) -> Json:
+        async with gate:
+            return await moves.move(daemon, nonce, new, timeout)
+
+    nonces = moves.candidates(daemon, old)
+    await asyncio.to_thread(daemon.hops.ready, moves.neighbours(daemon, nonces), new)
+    return {"results": await asyncio.gather(*(one(nonce) for nonce in nonces))}
+
+
 async def _select(daemon: Daemon, request: Json) -> Json:
     """The IDs of the sessions that session, match or all mean."""
     return {"sessions": [f"{nonce:016x}" for nonce in _selected(daemon, request, leads=False)]}
@@ -320,6 +339,7 @@ HANDLERS: dict[str, Callable[[Daemon, Json], Awaitable[Json]]] = {
     "stop": _stop,
     "splice": _splice,
     "next": _next,
+    "move": _move,
     "select": _select,
     "reconfigure": _reconfigure,
 }

@@ -228,7 +228,7 @@ INLINE int answer_on_spot(struct packet *p, struct scratch *x, const struct entr
 	if (s->timestamp_at)
 		frame_timestamp(x, s->tsecr, s->tsval);
 	port_count(COUNT_ANSWERED_ON_SPOT);
-	u32 hop = out->next_hop ? out->next_hop : port_route(p, f.tuple.dst);
+	u32 hop = out->next_hop ? out->next_hop : port_route(p, f.tuple.dst, 0);
 	if (frame_finish(p, 0) || !hop)
 		return VERDICT_DROP;
 	return port_redirect(p, hop);

@@ -211,6 +211,22 @@ INLINE u32 command_splice(const struct command *c)
 	return REFUSED_NOT;
 }
 
+/* An end host moves: the session's new paths have another address of it.  Its sockets keep the one that they know. */
+INLINE u32 command_move(const struct config *config, const struct command *c)
+{
+	u64 nonce = c->nonce;
+	struct session *s = port_session(&nonce);
+
+	if (!s)
+		return REFUSED_NO_SESSION;
+	if (s->over_ns)
+		return REFUSED_SESSION_OVER;
+	if (!(s->flags & (SESSION_FIRST | SESSION_LAST)) || !is_own(config, c->tuple.src))
+		return REFUSED_BAD_STATE;
+	s->home = c->tuple.src;
+	return REFUSED_NOT;
+}
+
 INLINE u32 command_trigger(struct packet *p, struct scratch *x, struct config *config, const struct command *c)
 {
 	u64 nonce = c->nonce;
@@ -228,7 +244,7 @@ INLINE u32 command_trigger(struct packet *p, struct scratch *x, struct config *c
 	m->txid = be32_of(c->txid);
 	m->left_anchor = leftward.dst;
 	m->right_anchor = leftward.src;
-	m->flags = CONTROL_RIGHT_OF;
+	m->flags = (u8)c->flags;
 	swapped = control_tuple(config, &s->left_sub);
 	x->control_to = reversed(&swapped);
 	u32 hop = control_write(p);
@@ -288,6 +304,7 @@ INLINE u32 command_run(struct packet *p)
 	case COMMAND_CLOSE: return command_close(p, x, c);
 	case COMMAND_FORGET_RECORD: return command_forget_attempt(c);
 	case COMMAND_EXPIRE: return expire(x, c);
+	case COMMAND_MOVE: return command_move(config, c);
 	case COMMAND_HEARTBEAT: return command_heartbeat(p, x, config, c);
 	}
 	return REFUSED_BAD_STATE;

@@ -86,7 +86,7 @@ NOINLINE u32 control_write(struct packet *p)
 	if (frame_finish(p, (u32)bytes))
 		return 0;
 	port_count(COUNT_CONTROL_SENT);
-	return port_route(p, f.tuple.dst);
+	return port_route(p, f.tuple.dst, 0);
 }
 
 /* The packet in hand becomes the control segment and leaves at once. */

@@ -270,7 +270,8 @@ INLINE int control_ingress(struct packet *p)
 	case MESSAGE_ACK_CANCEL:
 	case MESSAGE_HEARTBEAT:
 	case MESSAGE_ALIVE: return NEXT_RELEASE;
-	case MESSAGE_TRIGGER: tell(EVENT_TRIGGER, m->header.nonce, be32_of(m->txid), m->right_anchor, SIDE_RIGHT); break;
+	case MESSAGE_TRIGGER: tell(m->flags & CONTROL_RIGHT_OF ? EVENT_TRIGGER : EVENT_MOVED, m->header.nonce, be32_of(m->txid), m->right_anchor,
+				   SIDE_RIGHT); break;
 	default: port_count(COUNT_DROP_BAD_MESSAGE);
 	}
 	return VERDICT_DROP;

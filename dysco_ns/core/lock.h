@@ -190,6 +190,7 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 		struct five_tuple out_key = reversed(&s->left_tuple);
 		m->beta = 0;
 		m->left_delta = be32_of(delta_of(port_egress(&out_key), m));
+		m->right_anchor = s->home ? s->home : m->right_anchor;
 		m->window_scale = s->offer[LEFTWARD].window_scale;
 		return control_answer(p, x, key, refusal ? MESSAGE_NACK_LOCK : MESSAGE_ACK_LOCK, refusal);
 	}

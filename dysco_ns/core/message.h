@@ -18,7 +18,7 @@ enum message_type {
 	MESSAGE_ACK_RELEASE,
 	MESSAGE_CANCEL,
 	MESSAGE_ACK_CANCEL,
-	MESSAGE_TRIGGER,        /* a middlebox asks the agent on its left to remove it */
+	MESSAGE_TRIGGER,        /* a middlebox asks the agent on its left to remove it, a host that moves for a new path */
 	MESSAGE_HEARTBEAT,      /* do you have this session still? */
 	MESSAGE_ALIVE,          /* the answer; its reason says no */
 };

@@ -167,7 +167,7 @@ INLINE u32 new_path_start(struct packet *p, struct scratch *x, struct config *co
 	clock_gathered(r, m);
 	r->in_window_shift = (s32)m->window_scale - (s32)known_scale(s, SIDE_RIGHT);
 	be32 next = r->chain_length ? r->chain[0] : r->right_anchor;
-	u32 hop = subsession_to(p, config, next, &r->out_key, &to);
+	u32 hop = subsession_to(p, config, next, s->home, &r->out_key, &to);
 	if (!hop) {
 		lock_abandon(s, r, nonce, REFUSED_NO_ROUTE);
 		return 0;
@@ -212,7 +212,7 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 			r->flags |= RECONFIG_TIMESTAMPS;
 		r->in_window_shift = (s32)l->new_path.window_scale - (s32)known_scale(s, SIDE_LEFT);
 		new_path_offer(r, out);
-		r->new_next_hop = port_route(p, key->src);
+		r->new_next_hop = port_route(p, key->src, s->home ? key->dst : 0);
 		if (!r->new_next_hop || new_path_entry(x, r, nonce, SIDE_LEFT))
 			return VERDICT_DROP;
 		r->phase = PHASE_HANDSHAKE;

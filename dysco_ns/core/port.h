@@ -17,7 +17,7 @@
  *            port_each_session(step)       calls step(table, nonce, session, 0) until it answers non-zero;
  *                                          the step may drop its session
  *   world    port_now() ns, port_random(), port_sum(from, n, seed)
- *            port_route(p, address)        index of the next hop, 0: no route
+ *            port_route(p, address, from)  index of the next hop, 0: no route; from: our address to use, 0: any
  *            port_loop(n, step, context)   calls step(i, context) up to n times, until it answers non-zero
  *   out      port_leave(p, hop)            the packet leaves towards a next hop
  *            port_deliver(p)               the packet goes to the local stack as if it had arrived

@@ -85,6 +85,7 @@ enum event_kind {
 	EVENT_TRIGGER,
 	EVENT_CANCELLED,
 	EVENT_NO_AGENT,         /* value: the next hop that has not answered */
+	EVENT_MOVED,            /* the right neighbour asks for a new path to itself (value: its address on the old one) */
 	EVENT_SESSION_SILENT,   /* for so long that its neighbours are to be asked */
 	EVENT_SESSION_LOST,     /* a neighbour no longer has it, or does not answer (value: its address) */
 	EVENTS
@@ -103,6 +104,7 @@ static inline __attribute__((always_inline)) int event_urgency(__u32 kind)
 	case EVENT_OLD_PATH_GONE:
 	case EVENT_LEFT_CHAIN:
 	case EVENT_TRIGGER:
+	case EVENT_MOVED:
 	case EVENT_CANCELLED: return AT_ONCE;
 	}
 	return FOR_LISTENERS;

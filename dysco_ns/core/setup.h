@@ -50,18 +50,19 @@ INLINE int subsession_port(const struct config *config, struct five_tuple *to)
 	return -1;
 }
 
-/* The subsession to the next agent: addresses, port and next hop.  Returns the next hop's index, 0 if there is none. */
-INLINE u32 subsession_to(struct packet *p, const struct config *config, be32 next, const struct five_tuple *session,
+/* The subsession to the next agent: addresses, port and next hop.  `home` is the address of ours that it shall have, 0:
+ * the session's or the route's.  Returns the next hop's index, 0 if there is none. */
+INLINE u32 subsession_to(struct packet *p, const struct config *config, be32 next, be32 home, const struct five_tuple *session,
 			 struct five_tuple *to)
 {
-	u32 index = port_route(p, next);
+	u32 index = port_route(p, next, home);
 	struct next_hop *hop = port_next_hop_at(index);
 
 	if (!index || !hop) {
 		port_count(COUNT_DROP_NO_ROUTE);
 		return 0;
 	}
-	to->src = is_own(config, session->src) ? session->src : hop->from;
+	to->src = home ? home : is_own(config, session->src) ? session->src : hop->from;
 	to->dst = next;
 	to->dport = session->dport;
 	return subsession_port(config, to) ? 0 : index;
@@ -205,7 +206,7 @@ INLINE u32 session_join_right(struct packet *p, struct scratch *x, struct config
 {
 	struct five_tuple to = {}, back = reversed(key);
 	be32 next = s->chain_length ? s->chain[0] : key->dst;
-	u32 hop = subsession_to(p, config, next, key, &to);
+	u32 hop = subsession_to(p, config, next, s->home, key, &to);
 
 	if (!hop)
 		return 0;

@@ -280,10 +280,12 @@ enum command_kind {
 	COMMAND_CANCEL,
 	COMMAND_NEXT,           /* a local program opens a session, `tuple`: its SYN takes `chain` */
 	COMMAND_SPLICE,         /* join `nonce` (its last agent here) and `peer` (its first agent here) */
-	COMMAND_TRIGGER,        /* ask the left neighbour to remove this middlebox */
+	COMMAND_TRIGGER,        /* ask the left neighbour to remove this middlebox, or (without CONTROL_RIGHT_OF) for a new path
+	                         * to this host */
 	COMMAND_CLOSE,          /* this middlebox has left: give the local socket a FIN */
 	COMMAND_FORGET_RECORD,  /* settle a record by time, or drop one that is done or cancelled */
 	COMMAND_EXPIRE,         /* forget what has been over for `linger_ns` or silent for `idle_ns`; tell of `beat_ns` */
+	COMMAND_MOVE,           /* new paths of this session begin or end at `tuple.src` from now on */
 	COMMAND_HEARTBEAT,      /* ask the neighbours of a silent session whether they have it still */
 	COMMANDS
 };
@@ -369,12 +371,18 @@ struct hmac_key {               /* SHA-256 states after the inner and the outer 
 	u32 valid, spare;
 };
 
+/* Where a next hop is found: `from` is the address that we use towards it, 0: whichever the routes say. */
+struct hop_key {
+	be32 address, from;
+};
+
 struct next_hop {               /* core adds, daemon refreshes */
 	be32 address;
 	u32 ifindex;
 	u8 destination[6], source[6];
 	u32 resolved;           /* 0: let the kernel find the neighbour */
 	be32 from;              /* our address on that interface */
+	u32 bound;              /* the session wants this address of ours: a host with several */
 };
 
 #endif

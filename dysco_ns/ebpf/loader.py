@@ -40,7 +40,7 @@ TABLES: dict[str, tuple[str | int, str | int]] = {
     "counter_table": (4, 8),
     "event_ring": (4, 4),
     "next_hop_count": (4, 4),
-    "next_hop_index": (4, 4),
+    "next_hop_index": ("hop_key", 4),
     "program_table": (4, 4),
 }
 

@@ -32,8 +32,8 @@ HASH_TABLE(session_table, MAX_SESSIONS, u64, struct session);
 HASH_TABLE(reconfig_table, MAX_SESSIONS, struct reconfig_key, struct reconfig);
 /* low bits of the mark on a SYN inside this host -> nonce (paper IV-B) */
 TABLE(tag_table, BPF_MAP_TYPE_ARRAY, MAX_TAGS, u32, u64);
-/* address -> index of its next hop, and the next hops themselves; 0 is none */
-HASH_TABLE(next_hop_index, MAX_NEXT_HOPS, be32, u32);
+/* address, and ours towards it -> index of its next hop, and the next hops themselves; 0 is none */
+HASH_TABLE(next_hop_index, MAX_NEXT_HOPS, struct hop_key, u32);
 TABLE(next_hop_table, BPF_MAP_TYPE_ARRAY, MAX_NEXT_HOPS, u32, struct next_hop);
 TABLE(next_hop_count, BPF_MAP_TYPE_ARRAY, 1, u32, u32);
 /* written by the daemon */

@@ -204,15 +204,26 @@ INLINE be32 interface_address(const struct config *config, u32 ifindex)
 	return 0;
 }
 
+/* The interface that has one of our addresses, 0: none. */
+INLINE u32 interface_of(const struct config *config, be32 address)
+{
+	for (u32 i = 0; i < MAX_INTERFACES; i++)
+		if (i < config->interface_count && config->interfaces[i].address == address)
+			return config->interfaces[i].ifindex;
+	return 0;
+}
+
 /* Asks the kernel's routing table.  bpf_fib_lookup() answers only where forwarding is on.  An end host takes the
  * interface in hand and lets the kernel find the neighbour; the daemon writes the true next hop within a second, and
  * beforehand for the hosts of its policies. */
-INLINE int route_lookup(struct packet *p, struct config *config, be32 address, struct next_hop *hop)
+INLINE int route_lookup(struct packet *p, struct config *config, be32 address, be32 from, struct next_hop *hop)
 {
 	struct bpf_fib_lookup fib = { .family = FAMILY_INET, .ipv4_dst = address };
 	u32 here = interface_address(config, p->ifindex) ? p->ifindex : config->interfaces[0].ifindex;
 
-	fib.ipv4_src = interface_address(config, here);
+	if (from)
+		here = interface_of(config, from);
+	fib.ipv4_src = from ? from : interface_address(config, here);
 	fib.ifindex = here;
 	long found = bpf_fib_lookup(p, &fib, sizeof(fib), 0);
 	hop->address = address;
@@ -228,14 +239,16 @@ INLINE int route_lookup(struct packet *p, struct config *config, be32 address, s
 	case BPF_FIB_LKUP_RET_FRAG_NEEDED: hop->ifindex = here; break;
 	default: return -1;
 	}
-	hop->from = interface_address(config, hop->ifindex);
+	hop->from = from ? from : interface_address(config, hop->ifindex);
+	hop->bound = from != 0;
 	return 0;
 }
 
 /* The index of the next hop towards an address: cached, and looked up once. */
-NOINLINE u32 port_route(struct packet *p, be32 address)
+NOINLINE u32 port_route(struct packet *p, be32 address, be32 from)
 {
-	u32 zero = 0, *known = bpf_map_lookup_elem(&next_hop_index, &address);
+	struct hop_key key = { address, from };
+	u32 zero = 0, *known = bpf_map_lookup_elem(&next_hop_index, &key);
 	u32 *count = bpf_map_lookup_elem(&next_hop_count, &zero);
 	struct config *config = port_config();
 	struct next_hop fresh = {};
@@ -247,7 +260,7 @@ NOINLINE u32 port_route(struct packet *p, be32 address)
 		if (hop && hop->resolved)
 			return *known;
 	}
-	if (route_lookup(p, config, address, &fresh))
+	if (route_lookup(p, config, address, from, &fresh))
 		return known ? *known : 0;
 	if (known && !fresh.resolved)
 		return *known;
@@ -255,7 +268,7 @@ NOINLINE u32 port_route(struct packet *p, be32 address)
 	if (index >= DAEMON_NEXT_HOPS)
 		return 0;
 	bpf_map_update_elem(&next_hop_table, &index, &fresh, BPF_ANY);
-	bpf_map_update_elem(&next_hop_index, &address, &index, BPF_ANY);
+	bpf_map_update_elem(&next_hop_index, &key, &index, BPF_ANY);
 	return index;
 }
 

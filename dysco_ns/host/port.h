@@ -159,16 +159,16 @@ INLINE void port_event(const struct event *event)
 		port_count(COUNT_EVENT_LOST);
 }
 /* Every address can be reached. */
-INLINE u32 port_route(struct packet *p, be32 address)
+INLINE u32 port_route(struct packet *p, be32 address, be32 from)
 {
 	(void)p;
 	for (u32 i = 1; i <= here->hops; i++)
-		if (here->hop[i].address == address)
+		if (here->hop[i].address == address && (!from || here->hop[i].from == from))
 			return i;
 	if (here->hops + 1 >= HOST_HOPS)
 		return 0;
 	here->hop[++here->hops] =
-		(struct next_hop){ .address = address, .ifindex = 1, .resolved = 1, .from = here->config.interfaces[0].address };
+		(struct next_hop){ .address = address, .ifindex = 1, .resolved = 1, .from = from ? from : here->config.interfaces[0].address };
 	return here->hops;
 }
 

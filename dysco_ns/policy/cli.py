@@ -295,6 +295,26 @@ def reconfigure(
         raise SystemExit(1)
 
 
+@app.command()
+def move(
+    from_: Annotated[str, typer.Option("--from", help="the address that sessions use now")],
+    to: Annotated[str, typer.Option(help="the address that they shall use")],
+    timeout: Annotated[float, typer.Option(help="seconds to wait for each session")] = 30.0,
+    at: At = None,
+    as_json: Json = False,
+) -> None:
+    """Moves the live sessions of an end host to another address of it; then the first may go."""
+    results = client(at).request("move", **{"from": from_, "to": to, "timeout_s": timeout})["results"]
+    if as_json:
+        print(json.dumps({"schema": 1, "results": results}, indent=1))
+    for r in [] if as_json else results:
+        print(f"{r['session']}  {r['outcome']}  {r['reason']}{retry_hint(r)}")
+    if not results:
+        fail(f"no session of this host uses {from_}")
+    if any(r["outcome"] != "done" for r in results):
+        raise SystemExit(1)
+
+
 def _listed(hosts: str | None) -> tuple[str, ...]:
     return tuple(h for h in (hosts or "").split(",") if h)
 

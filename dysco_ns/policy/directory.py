@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from dysco_ns import netns
-from dysco_ns.agent.client import AgentClient
+from dysco_ns.agent.client import AgentClient, AgentRefused, NoAgent
 
 LAB_FILE = netns.RUN / "lab.json"
 Description = dict[str, Any]
@@ -28,6 +28,7 @@ class Directory:
         except (OSError, ValueError, KeyError):
             self._namespaces, self._addresses = {}, {}
         self._sessions: dict[str, dict[str, Description]] = {}
+        self._others: dict[str, list[str]] = {}
 
     def client(self, host: str | None) -> AgentClient:
         """The agent of a host, or of this network namespace.  UnknownHost if there is no such host."""
@@ -49,7 +50,18 @@ class Directory:
         return self._addresses.get(host, host)
 
     def host_of(self, address: str) -> str | None:
-        return next((name for name, own in self._addresses.items() if own == address), None)
+        """The host with this address; if it is nobody's first one, the agents are asked for theirs."""
+        found = next((name for name, own in self._addresses.items() if own == address), None)
+        return found or next((name for name in self._namespaces if address in self._other_addresses(name)), None)
+
+    def _other_addresses(self, host: str) -> list[str]:
+        if host not in self._others:
+            try:
+                pinged = self.client(host).request("ping")
+            except (NoAgent, AgentRefused):
+                pinged = {"interfaces": []}
+            self._others[host] = [i["address"] for i in pinged["interfaces"]]
+        return self._others[host]
 
     def sessions(self, host: str) -> dict[str, Description]:
         """The sessions of a host's agent by their ID, asked once."""
