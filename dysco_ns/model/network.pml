@@ -23,8 +23,9 @@ byte repeats = REPEATS; /* what is lost, or dropped by a host, may be repeated: 
 	wire[AT(path, i, i)]!type(seq, length, acks, tsval, tsecr, byte_)
 #define GET(w)   wire[w]?kind, s_seq, s_length, s_ack, s_tsval, s_tsecr, s_byte
 #define PASS(w)  wire[w]!kind, s_seq, s_length, s_ack, s_tsval, s_tsecr, s_byte
-#define SILENT(path) (empty(wire[AT(path, 0, 0)]) && empty(wire[AT(path, 0, 1)]) && empty(wire[AT(path, 1, 0)]) && \
-		      empty(wire[AT(path, 1, 1)]))
+#define SILENT_TO(path, way) (empty(wire[WIRE(path, way, 0)]) && empty(wire[WIRE(path, way, HOPS - 1)]) && \
+			      empty(wire[WIRE(path, way, HOPS / 2)]))     /* three hops at most */
+#define SILENT(path) (SILENT_TO(path, 0) && SILENT_TO(path, 1))
 
 /* The stream of direction `way`, in the numbers of the middlebox's left side. */
 inline watch(way)

@@ -150,7 +150,7 @@ inline new_path_syn()
 
 inline old_path_end(i)
 {
-	STRICTLY(host[i].snd_una >= r[i].old_sent);     /* the host knows that nothing is left there */
+	objected(host[i].snd_una < r[i].old_sent);      /* the host does not know that nothing is left there */
 	r[i].phase = SETTLING;
 	settle(i, false)
 }
@@ -180,11 +180,18 @@ inline send_release()
 	control[0]!release(r[0].beta_out, 0, true, r[0].beta_in_known, r[0].drained, false)
 }
 
+#ifdef BROKEN_HANDSHAKE         /* the left anchor's ACK may have got lost, and nobody repeats it */
+#define RELEASABLE READY
+#else                           /* who sends a release is ready */
+#define RELEASABLE HANDSHAKE
+#endif
+
 inline release_at_right_anchor()
 {
 	if
 	:: done == begun -> control[1]!ackRelease(0, 0, false, true, true, true)
-	:: done < begun && r[1].phase >= READY ->
+	:: done < begun && r[1].phase >= RELEASABLE ->
+		r[1].phase = READY;
 		release_learn(1);
 		release_update(1);
 		m_over = r[1].drained && m_drained && m_beta_known;
@@ -295,6 +302,7 @@ end:
 	   }
 	:: d_step {
 		timeout && ROOM(i) && repeats > 0 && !all_acked(i) -> repeats--;
+		releases = RELEASES;
 		s_seq = host[i].snd_una;
 		s_length = host[i].snd_nxt - s_seq;
 		host_sends(i)
@@ -302,7 +310,7 @@ end:
 	:: d_step { nempty(wire[AT(0, 1 - i, i)]) -> GET(AT(0, 1 - i, i)); arrives(i, 0) }
 	:: d_step { nempty(wire[AT(1, 1 - i, i)]) -> GET(AT(1, 1 - i, i)); arrives(i, 1) }
 	/* by time: nothing that was sent before the old path ended, at either anchor, is under way any more */
-	:: d_step { r[i].phase == SETTLING && r[1 - i].phase != READY && empty(wire[AT(NEW(i), 1 - i, i)]) -> settle(i, true) }
+	:: d_step { r[i].phase == SETTLING && r[1 - i].phase != READY && SILENT_TO(NEW(i), 1 - i) -> settle(i, true) }
 	od
 }
 
