@@ -43,18 +43,23 @@ inline cutoff_fix(i, high)
 	if
 	:: !r[i].cutoff ->
 		r[i].old_sent = high;
-#ifndef BROKEN_GAP
 		r[i].beta_out = high - (r[i].isn_out + 1);
-#endif
 		r[i].cutoff = true
 	:: else
 	fi
 }
 
-#ifdef BROKEN_BETA
-#define BETA_IN(i) 0
+/* What is added to sequence numbers: beta, as is told. */
+#ifdef BROKEN_GAP       /* as before there were betas: only an inserted middlebox minds */
+#define beta_out_used(i) 0
+#define beta_in_used(i) 0
 #else
-#define BETA_IN(i) r[i].beta_in
+#define beta_out_used(i) r[i].beta_out
+#ifdef BROKEN_BETA      /* taken off, but not added again */
+#define beta_in_used(i) 0
+#else
+#define beta_in_used(i) r[i].beta_in
+#endif
 #endif
 #define new_start(i) (r[i].isn_in + 1 + r[i].peer_delta + r[i].beta_in)
 #define ts_held_out(i) (r[i].ts_out0 + r[i].beta_out)
@@ -120,16 +125,22 @@ inline plan_numbers(i)
 #else
 	ack_old = MIN(s_ack, r[i].old_rcvd);
 #endif
-	ack_new = (s_ack <= r[i].old_rcvd -> r[i].isn_in + 1 : s_ack - r[i].peer_delta - BETA_IN(i))
+	ack_new = (s_ack <= r[i].old_rcvd -> r[i].isn_in + 1 : s_ack - r[i].peer_delta - beta_in_used(i))
 }
+
+#ifdef BROKEN_COPY      /* the acknowledgment of a segment sent again has its number, which is behind the window */
+#define bare_seq s_seq
+#else
+#define bare_seq (s_length -> MAX(high, past) : s_seq)
+#endif
 
 inline plan_sequence(i)
 {
 	seq_old = (r[i].cutoff -> MIN(s_seq, r[i].old_sent) : s_seq);
 	if
-	:: old_bytes < s_length -> seq_new = s_seq + old_bytes - r[i].beta_out
+	:: old_bytes < s_length -> seq_new = s_seq + old_bytes - beta_out_used(i)
 	:: old_bytes == s_length && !r[i].cutoff -> seq_new = r[i].isn_out + 1
-	:: else -> seq_new = MAX(s_seq, r[i].old_sent - 1) - r[i].beta_out
+	:: else -> seq_new = MAX(bare_seq, r[i].old_sent - 1) - beta_out_used(i)
 	fi
 }
 
@@ -308,7 +319,7 @@ inline timestamps_in_new(i)
 
 inline plan_in_new_ack(i)
 {
-	ack = s_ack + r[i].beta_out;
+	ack = s_ack + beta_out_used(i);
 	shown = r[i].old_sent_acked;
 	if
 	:: !r[i].cutoff -> drop = drop || !s_length     /* it can only be the ack of the start */
@@ -324,7 +335,7 @@ inline plan_in_new(i)
 {
 	plan_in_handshake(i);
 	timestamps_in_new(i);
-	d_seq = (r[i].beta_in_known -> s_seq + r[i].peer_delta + BETA_IN(i) : r[i].old_rcvd);
+	d_seq = (r[i].beta_in_known -> s_seq + r[i].peer_delta + beta_in_used(i) : r[i].old_rcvd);
 	if
 	:: s_length ->
 		r[i].first_new_rcvd = (r[i].first_new -> MIN(r[i].first_new_rcvd, d_seq) : d_seq);
@@ -349,8 +360,8 @@ inline settle(i, waited)
 	if
 	:: r[i].phase == SETTLING && r[i].beta_in_known && r[i].beta_out_known &&
 	   (waited || ((!r[i].beta_out || r[i].echoed) && clock_ready(i))) ->
-		to[i].seq_delta = 0 - r[i].beta_out;
-		to[i].ack_delta = 0 - r[i].peer_delta - BETA_IN(i);
+		to[i].seq_delta = 0 - beta_out_used(i);
+		to[i].ack_delta = 0 - r[i].peer_delta - beta_in_used(i);
 		to[i].tsval_delta = r[i].beta_out;
 		to[i].tsecr_delta = r[i].beta_in - r[i].ts_offset;
 		path_of[i] = NEW(i);
