@@ -15,6 +15,7 @@
 mtype = { segment, SYN, SYN_ACK };
 chan wire[WIRES] = [CAPACITY] of { mtype, byte, byte, byte, byte, byte, byte };
 
+byte begun;             /* reconfigurations so far */
 byte losses = LOSSES;
 byte repeats = REPEATS; /* what is lost, or dropped by a host, may be repeated: so often */
 
@@ -36,10 +37,11 @@ inline watch(way)
 		assert(s_seq + 1 >= start[way]);
 		assert(s_ack <= next[1 - way]);                 /* no acknowledgment of what has not passed */
 		next[way] = MAX(next[way], s_seq + s_length)
-	:: kind != segment && start[way] != s_seq + 1 ->
+	:: kind != segment && born[way] != begun ->             /* not one sent again */
+		born[way] = begun;
 		start[way] = s_seq + 1;
 		next[way] = s_seq + 1;
-		adds = 0;                                      /* it begins anew */
+		adds = 0;
 		adds_back = 0
 	:: else
 	fi
@@ -48,6 +50,7 @@ inline watch(way)
 proctype middlebox(byte path; byte place)
 {
 	byte start[2], next[2], adds, adds_back;
+	byte born[2];   /* in which reconfiguration; 0: with the session */
 
 	d_step {
 		if

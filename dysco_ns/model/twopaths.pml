@@ -41,7 +41,7 @@ chan control[2] = [1] of { mtype, short, short, bool, bool, bool, bool };
 hidden short delta, clock;
 hidden byte m_beta, m_beta_known, m_drained, m_over;
 
-byte begun, done;       /* reconfigurations: begun, and completed at the right anchor */
+byte done;              /* reconfigurations completed at the right anchor */
 byte spurious = SPURIOUS, early, releases;
 
 #define CONTROL_IDLE (empty(control[0]) && empty(control[1]))
