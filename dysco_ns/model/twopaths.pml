@@ -15,6 +15,7 @@
  *   SPURIOUS                 so many are sent again without need
  *   EARLY                    so many releases are sent before they are due
  *   RECONFIGS                one after the other, back and forth
+ *   CAPACITY                 of a wire; hosts wait when it is full but for one place
  *   BROKEN_...               negative controls: the checks must find them
  */
 #define MAX(a, b) ((a) > (b) -> (a) : (b))
@@ -27,8 +28,10 @@
 #define READY     3
 #define SETTLING  4
 
-#define REPEATS   3     /* of one lost message: repetition, and what its absence has held up */
-#define RELEASES  5     /* when all is quiet: so many must do */
+/* When all is quiet, what has got lost or has been dropped is sent again, but not for ever: what takes more is found as a
+ * state in which nothing can happen. */
+#define REPEATS   3
+#define RELEASES  5
 
 #include "endhost.pml"
 #include "network.pml"
@@ -100,9 +103,6 @@ inline record_drop(i)
 }
 
 #define PATH_ADDS(n) (begun == 1 -> n : 0)      /* the middlebox with a delta has left after the first */
-/* What both ends of the path in use add, from anchor `from` to anchor i. */
-#define gathered(from, i, n) (to[from].seq_delta + PATH_ADDS(n) - to[i].ack_delta)
-#define clock_gathered(from, i) (to[from].tsval_delta - to[i].tsecr_delta)
 
 inline new_path_offer(i)
 {
@@ -368,7 +368,6 @@ init {
 	atomic {
 		host_begin(0);
 		host_begin(1);
-		to[0].ack_delta = 0;
 		do
 		:: n < OLD_BOXES -> run middlebox(0, n); n++
 		:: else -> break

@@ -11,6 +11,9 @@ DEFAULTS = {"BYTES_LEFT": 0, "BYTES_RIGHT": 0, "OLD_BOXES": 0, "NEW_BOXES": 0, "
             "LOSSES": 0, "SPURIOUS": 0, "EARLY": 1, "RECONFIGS": 1, "CAPACITY": 4}  # fmt: skip
 OFFSET = {"DELTA": 2, "DELTA_BACK": 1}  # of a middlebox that adds to sequence numbers
 
+PHRASES = {"SEGMENT": "segments of up to {}", "LOSSES": "{} lost", "SPURIOUS": "{} without need", "EARLY": "{} early releases",
+           "RECONFIGS": "{} times"}  # fmt: skip
+
 # What the paper changes.  An old path's middlebox that can leave has deltas; a new one has none.
 CHANGES: dict[str, dict[str, int]] = {
     "delete": {"OLD_BOXES": 1, **OFFSET},
@@ -25,7 +28,8 @@ AS_THE_CORE_IS = ("BROKEN_PROBE", "BROKEN_COPY", "BROKEN_ANSWER", "BROKEN_SETTLE
 def session(change: str, left: int, right: int, *switches: str, note: str = "", large: bool = False,
             **more: int) -> Configuration:  # fmt: skip
     """One that sends so many bytes from the left and from the right, and a FIN each."""
-    words = [f"{left}+{right} bytes", *(f"{key.lower()} {value}" for key, value in more.items()), *filter(None, [note])]
+    words = [f"{left}+{right} bytes", *(PHRASES[key].format(value) for key, value in more.items() if key in PHRASES and value)]
+    words += [note] if note else []
     numbers = {**DEFAULTS, **CHANGES.get(change, {}), "BYTES_LEFT": left, "BYTES_RIGHT": right, **more}
     return Configuration("twopaths", f"{change}: {', '.join(words)}", tuple(numbers.items()), switches, large=large)
 
