@@ -18,7 +18,7 @@ class _Scenario(c.Structure):
         *((n, c.c_uint32) for n in ("reconfigurations", "loss_ppm", "duplicate_ppm", "reorder_ppm", "delay_us", "jitter_us")),
         ("mss", c.c_uint32),
         ("window_shift", PAIR),
-        *((name, c.c_uint32) for name in ("timestamps", "sack", "gso", "deaf", "trace")),
+        *((name, c.c_uint32) for name in ("timestamps", "sack", "gso", "deaf", "calm", "sign", "ports", "trace")),
     ]
 
 
@@ -58,6 +58,9 @@ class Scenario:
     sack: int = 1
     gso: int = 1
     deaf: int = 0
+    calm: int = 0
+    sign: int = 0
+    ports: int = 0
     trace: int = field(default=0, compare=False)
 
 

@@ -111,9 +111,26 @@ static void output(struct tcp *t)
 	}
 }
 
+/* What may be written while the session must not end: all but a byte.  A network that loses gets a byte now and then:
+ * when the last segment of a new path's handshake is lost, only data can replace it. */
+static uint32_t most_to_write(const struct tcp *t)
+{
+	uint32_t kept = t->total < 400 ? t->total : 400, told = (uint32_t)(t->sim->now / 500000);
+
+	if (!t->held || !t->total)
+		return t->total;
+	if (sim_lossless(t->sim))
+		return t->total - 1;
+	return t->total - kept + (told < kept ? told : kept - 1);
+}
+
 void tcp_write(struct tcp *t, uint32_t bytes)
 {
-	t->available = bytes < t->total - t->available ? t->available + bytes : t->total;
+	uint32_t most = most_to_write(t);
+
+	if (t->held && t->available >= most)
+		return;
+	t->available = bytes < most - t->available ? t->available + bytes : most;
 	output(t);
 }
 
@@ -200,6 +217,23 @@ static int peer_has(const struct tcp *t, uint32_t from, uint32_t to)
 	return 0;
 }
 
+/* No receiver here takes back a window that it has offered; what a scale cuts off may go to and fro. */
+static void edge_judge(struct tcp *t, const struct view *v)
+{
+	uint32_t edge = v->ack + (v->window << t->shift_in);
+
+	/* two paths overtake one another, so only what was sent a millisecond later counts */
+	int later = t->edge_seen && !after(t->edge_ack, v->ack) && after(v->tsval, t->edge_ts);
+	if (t->edge_unknown || !sim_orderly(t->sim) || (t->edge_seen && !later))
+		return;
+	if (t->edge_seen && v->window < 65535 && after(t->edge, edge + (2u << t->shift_in)))
+		sim_wrong(t->sim, "host %d was shown a window that ends %u below one that it was shown before", t->host, t->edge - edge);
+	t->edge = !t->edge_seen || after(edge, t->edge) ? edge : t->edge;
+	t->edge_ack = v->ack;
+	t->edge_ts = v->tsval;
+	t->edge_seen = 1;
+}
+
 /* Acknowledgment, window and SACK; 0: the segment must be ignored. */
 static int take_ack(struct tcp *t, const struct view *v)
 {
@@ -240,6 +274,7 @@ static int take_ack(struct tcp *t, const struct view *v)
 	}
 	if (!after(t->snd_una, v->ack))
 		t->window = v->window << t->shift_in;
+	edge_judge(t, v);
 	return 1;
 }
 
