@@ -92,10 +92,10 @@ static void ended(struct sim *s, struct calm *c, u64 nonce)
 		list_judge(s, c, nonce);
 		chain_judge(s, c, nonce);
 	}
-	/* a deaf middlebox stays deaf; and an attempt whose cancel has got lost leaves a record at its right anchor, where the core
-	 * refuses for ever what would pass */
+	/* A deaf middlebox stays deaf.  And the core may refuse for ever: an attempt whose cancel has got lost leaves a record at its
+	 * right anchor, and a session that falls silent while its window is closed does not settle. */
 	if ((c->result == CANCELLED && s->scenario.deaf) ||
-	    (c->result == BUSY && !sim_lossless(s) && s->now - c->asked_at > PATIENCE_US))
+	    (c->result == BUSY && (!sim_lossless(s) || s->scenario.slow) && s->now - c->asked_at > PATIENCE_US))
 		c->left = c->under_way = 0;
 	c->result = PENDING;
 	c->next_at = s->now + sim_random(s, sim_random(s, 3) ? 60000 : 500);

@@ -43,7 +43,7 @@ int lead_start(struct sim *s, int host, u64 nonce, struct command *c, enum resul
 	u32 refusal = agent_command(s->agent[host], c);
 	sim_outbox(s, host);
 	if (refusal)
-		ended(l, &s->outcome.refused, REFUSED);
+		ended(l, &s->outcome.refused, refusal == REFUSED_BUSY ? BUSY : REFUSED);
 	lead_events(s, host);
 	return 0;
 }

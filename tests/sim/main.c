@@ -36,6 +36,7 @@ static struct scenario scenario_of(uint32_t seed)
 		.deaf = boxes > chain && draw(&x, 4) == 0 ? chain + 1 : 0,
 		.calm = draw(&x, 3) == 0,
 		.sign = draw(&x, 3) == 0,
+		.slow = draw(&x, 3) == 0,
 		.ports = draw(&x, 4) ? 0 : 8,
 	};
 }

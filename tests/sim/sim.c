@@ -129,6 +129,8 @@ static void end_start(struct sim *s, uint32_t session, int side)
 	t->mss = c->mss;
 	t->shift_out = c->window_shift[side];
 	t->own_window = (60000 + sim_random(s, 5000)) << (t->shift_out ? 1 : 0);
+	if (c->slow)
+		t->own_window = 4000 + sim_random(s, 20000);
 	t->timestamps = c->timestamps;
 	t->sack = c->sack;
 	t->ts_offset = sim_random(s, 0);
@@ -149,6 +151,8 @@ static void tick(struct sim *s, uint32_t *left, usec *next_change)
 	for (uint32_t i = 0; i < 2 * s->scenario.sessions; i++) {
 		struct tcp *t = &s->end[i];
 		tcp_timer(t);
+		if (s->scenario.slow && t->state == TCP_OPEN && !sim_random(s, 20))
+			tcp_read(t);
 		if (t->state == TCP_OPEN && t->available < t->total && !sim_random(s, 8))
 			tcp_write(t, 1 + sim_random(s, t->mss * 6));
 		else if (t->state == TCP_OPEN && t->available == t->total && !t->fin_sent)

@@ -29,6 +29,7 @@ struct scenario {
 	uint32_t deaf;                  /* a middlebox that swallows SYN-ACKs, new paths' if it is not on the first chain; 0: none */
 	uint32_t calm;                  /* reconfigurations of a session come one after the other; each must succeed (calm.c) */
 	uint32_t sign;                  /* agents have keys, and some of what they send is forged */
+	uint32_t slow;                  /* applications that read now and then only */
 	uint32_t ports;                 /* for subsessions at each agent; 0: as many as there are */
 	uint32_t trace;                 /* print every packet */
 };
@@ -37,7 +38,7 @@ struct outcome {
 	char wrong[SIM_TEXT];           /* empty: every invariant held */
 	uint64_t packets, bytes, virtual_us;
 	uint32_t closed, done, refused, cancelled, unfinished;
-	uint32_t paws, old_acks, timeouts, overshoot, late_echoes;
+	uint32_t paws, old_acks, timeouts, overshoot, late_echoes, too_wide;
 	uint32_t entries_left;
 };
 
@@ -58,6 +59,7 @@ struct tcp {
 	enum { TCP_IDLE, TCP_OPENING, TCP_ANSWERING, TCP_OPEN } state;
 	uint32_t iss, irs, snd_una, snd_nxt, snd_max, rcv_nxt;
 	uint32_t window, own_window, shift_in, shift_out, mss;
+	uint32_t read;                  /* bytes that the application has taken: a slow one lets the window close */
 	uint32_t timestamps, sack;
 	uint32_t ts_recent, ts_offset, last_ack_sent;
 	uint32_t total, available;      /* bytes to send, bytes that the application has written so far */
@@ -75,6 +77,7 @@ void tcp_open(struct tcp *t);
 void tcp_receive(struct tcp *t, const struct packet *p);
 void tcp_timer(struct tcp *t);
 void tcp_write(struct tcp *t, uint32_t bytes);
+void tcp_read(struct tcp *t);
 int tcp_closed(const struct tcp *t);
 /* The other end has acknowledged bytes: by then every agent has seen a window that is scaled.  A SYN-ACK's is not, but the core
  * takes it for one if a reconfiguration begins before. */

@@ -31,6 +31,7 @@ scenarios = st.builds(
     gso=st.integers(0, 1),
     calm=st.integers(0, 1),
     sign=st.integers(0, 1),
+    slow=st.integers(0, 1),
     ports=st.sampled_from([0, 0, 8]),
 )
 

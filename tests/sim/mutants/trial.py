@@ -13,7 +13,7 @@ from tests.sim.mutants.mutant import CORE, ROOT, Mutant
 
 SEEDS = (1, 20), (21, 300), (301, 3000)
 PATIENCE_S = 120
-FLAGS = ("-std=gnu11", "-O1", "-w", "-fwrapv")
+FLAGS = ("-std=gnu11", "-O1", "-fwrapv")
 TYPES = ("-Werror=incompatible-pointer-types", "-Werror=int-conversion")  # swapped arguments that no compiler would take
 SAME = "it compiles to the same code"
 
