@@ -30,6 +30,7 @@ void calm_start(struct sim *s)
 		c->boxes = c->next_boxes = c->last_boxes = boxes_in(c->chain, n);
 		c->left = (s->scenario.reconfigurations + s->scenario.sessions - 1) / s->scenario.sessions;
 		c->next_at = 20000;
+		c->first = 1;
 		s->end[2 * i].held = s->end[2 * i + 1].held = 1;
 	}
 }
@@ -48,8 +49,16 @@ static void list_judge(struct sim *s, const struct calm *c, u64 nonce)
 {
 	const struct session *session = agent_session(s->agent[c->anchor], nonce);
 
-	if (session && (session->chain_length < c->command.chain_length ||
-			memcmp(session->chain, c->command.chain, 4 * c->command.chain_length)))
+	if (!session)
+		return;
+	uint32_t rest = 0, wrong = session->chain_length < c->command.chain_length ||
+				   memcmp(session->chain, c->command.chain, 4 * c->command.chain_length);
+	while (c->chain[rest] != c->anchor)
+		rest++;
+	/* of what lies further right it knows what it was told at set-up: right, if this is the first */
+	for (uint32_t i = 0; c->first && i < session->chain_length; i++)
+		wrong |= i + rest + 2 >= (uint32_t)c->length || session->chain[i] != s->address[c->chain[rest + 1 + i]];
+	if (wrong)
 		sim_wrong(s, "host %d lists another chain for session %08x", c->anchor, (u32)nonce);
 }
 
@@ -82,6 +91,8 @@ static void ended(struct sim *s, struct calm *c, u64 nonce)
 {
 	if (c->result == CANCELLED && sim_lossless(s))
 		sim_wrong(s, "a reconfiguration was cancelled in a network that loses nothing");
+	if (c->result == REFUSED && sim_lossless(s))
+		sim_wrong(s, "a reconfiguration was refused though no other was under way");
 	if (c->result == DONE) {
 		memcpy(c->chain, c->next_chain, sizeof(c->chain));
 		c->length = c->next_length;
@@ -90,12 +101,13 @@ static void ended(struct sim *s, struct calm *c, u64 nonce)
 		c->under_way = 0;
 		c->left--;
 		list_judge(s, c, nonce);
+		c->first = 0;
 		chain_judge(s, c, nonce);
 	}
-	/* A deaf middlebox stays deaf.  And the core may refuse for ever: an attempt whose cancel has got lost leaves a record at its
-	 * right anchor, and a session that falls silent while its window is closed does not settle. */
+	/* A deaf middlebox stays deaf.  And the core may refuse for ever: an attempt whose cancel has got lost leaves a record at
+	 * its right anchor. */
 	if ((c->result == CANCELLED && s->scenario.deaf) ||
-	    (c->result == BUSY && (!sim_lossless(s) || s->scenario.slow) && s->now - c->asked_at > PATIENCE_US))
+	    (c->result == BUSY && !sim_lossless(s) && s->now - c->asked_at > PATIENCE_US))
 		c->left = c->under_way = 0;
 	c->result = PENDING;
 	c->next_at = s->now + sim_random(s, sim_random(s, 3) ? 60000 : 500);
@@ -109,6 +121,9 @@ static void session_tick(struct sim *s, uint32_t i)
 
 	if (c->result != PENDING)
 		ended(s, c, nonce);
+	/* where ports are few a middlebox that has left may have forgotten the session before the left anchor was told */
+	if (s->scenario.ports && c->under_way && s->now - c->asked_at > PATIENCE_US)
+		c->left = c->under_way = 0, c->next_at = s->now;
 	if (!c->length || s->now < c->next_at || !tcp_warm(t))
 		return;
 	if (!c->left) {

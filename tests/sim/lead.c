@@ -5,7 +5,7 @@
 
 #include "sim.h"
 
-enum { FIRST_REPEAT = 20000, LAST_REPEAT = 500000, RELEASE_LAST = 1000000, GIVE_UP = 3000000, FORGET = 2000000 };
+enum { FIRST_REPEAT = 20000, UNHURRIED = 400000, LAST_REPEAT = 500000, RELEASE_LAST = 1000000, GIVE_UP = 3000000, FORGET = 2000000 };
 
 static u32 command(struct sim *s, int host, u32 kind, u64 nonce, u32 txid, u32 side)
 {
@@ -35,11 +35,12 @@ int lead_start(struct sim *s, int host, u64 nonce, struct command *c, enum resul
 			l = &s->lead[i];
 	if (!l)
 		return -1;
+	usec first = sim_lossless(s) ? UNHURRIED : FIRST_REPEAT; /* nothing is lost, so no repeat may be needed */
 	c->kind = COMMAND_RECONFIGURE;
 	c->nonce = nonce;
 	c->txid = sim_random(s, 0) | 1;
 	*l = (struct lead){ .host = host, .active = 1, .result = result, .nonce = nonce, .txid = c->txid, .started = s->now,
-			    .next_at = s->now + FIRST_REPEAT, .wait = FIRST_REPEAT };
+			    .next_at = s->now + first, .wait = first };
 	u32 refusal = agent_command(s->agent[host], c);
 	sim_outbox(s, host);
 	if (refusal)

@@ -54,6 +54,7 @@ static void trace(struct sim *s, const char *where, int host, const struct packe
 
 /* The middleboxes that a packet has passed, kept beside it where the core does not look. */
 static uint32_t boxes_of(const struct packet *p) { return get16(p->spare); }
+enum { FORGED = 15 };   /* no host's number */
 static void box_note(struct packet *p, int host) { put16(p->spare, boxes_of(p) | 1u << host); }
 
 /* ---- time ---- */
@@ -135,10 +136,12 @@ static void travel(struct sim *s, struct packet *p)
 		schedule(s, s->now + delay + sim_random(s, 2 * c->delay_us + 1), to, sim_copy(s, p));
 	if (c->sign && sim_random(s, 20) == 0) {
 		struct packet *forged = sim_copy(s, p);
-		if (sign_forge(s, forged))
+		if (sign_forge(s, forged)) {
+			box_note(forged, FORGED);
 			schedule(s, s->now + sim_random(s, 2 * c->delay_us + 1), to, forged);
-		else
+		} else {
 			sim_recycle(s, forged);
+		}
 	}
 	if (c->loss_ppm && sim_random(s, 1000000) < c->loss_ppm)
 		sim_recycle(s, p);
@@ -267,7 +270,11 @@ void sim_run_until(struct sim *s, usec until)
 			sim_recycle(s, e.packet);
 			continue;
 		}
-		passed(s, e.host, e.packet, agent_ingress(s->agent[e.host], e.packet), 0);
+		int forged = boxes_of(e.packet) >> FORGED;
+		enum way way = agent_ingress(s->agent[e.host], e.packet);
+		if (forged && way != WAY_DROPPED)
+			sim_wrong(s, "host %d has believed a forged message", e.host);
+		passed(s, e.host, e.packet, way, 0);
 	}
 	sim_set_time(s, until);
 }

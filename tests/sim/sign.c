@@ -127,6 +127,19 @@ static int is_message(const struct packet *p, const struct view *v)
 	return v->payload >= HEADER && (v->control || v->flags & F_SYN) && get16(p->data + v->data_at) == 0x4459;
 }
 
+/* To a firewall a control session is a connection in which each side sends `n` bytes with its SYN and then `n` at a time. */
+static int numbers_right(const struct view *v, const uint8_t *message)
+{
+	uint32_t near = get32(message + 16), far = ~near, n = v->payload, type = message[3];
+
+	switch (type) {
+	case 2: case 9: return v->flags == F_SYN && v->seq == near;
+	case 3: case 4: return v->flags == (F_SYN | F_ACK) && v->seq == far && v->ack == near + 1 + n;
+	case 5: case 7: return v->flags == (F_ACK | F_PSH) && v->seq == near + 1 + n && v->ack == far + 1 + n;
+	default: return v->flags == (F_ACK | F_PSH) && v->seq == far + 1 + n && v->ack == near + 1 + 2 * n;
+	}
+}
+
 /* A message as an agent has sent it: its length, and its signature if there are keys. */
 void sign_judge(struct sim *s, const struct packet *p, const struct view *v)
 {
@@ -137,6 +150,8 @@ void sign_judge(struct sim *s, const struct packet *p, const struct view *v)
 			sim_wrong(s, "a message that is none was sent");
 		return;
 	}
+	if (v->control && !numbers_right(v, message))
+		sim_wrong(s, "a control segment with a message of type %u had numbers of another", message[3]);
 	uint32_t n = get16(message + 4), is_signed = message[6] & 1;
 	if (v->payload != n + (is_signed ? SIGNATURE : 0) || is_signed != s->scenario.sign)
 		sim_wrong(s, "a message of %u bytes was sent as %u, signed %u", n, v->payload, is_signed);

@@ -65,7 +65,7 @@ int draw_change(struct sim *s, const int *chain, int n, int *left, int *right, s
 
 	*left = (int)sim_random(s, (uint32_t)n - 1);
 	*right = *left + 1 + (int)sim_random(s, (uint32_t)(n - *left - 1));
-	wanted = sim_random(s, 3);
+	wanted = sim_random(s, s->scenario.calm ? 4 : 3);
 	for (int tries = 0; tries < 8 && c->chain_length < wanted; tries++) {
 		int box = 1 + (int)sim_random(s, s->scenario.middleboxes), taken = 0;
 		if (!s->scenario.middleboxes)
@@ -201,6 +201,8 @@ int sim_run(const struct scenario *scenario, struct outcome *outcome)
 	s->scenario = *scenario;
 	s->random = scenario->seed * 0x9e3779b97f4a7c15u + 1;
 	s->hosts = 2 + (int)scenario->middleboxes;
+	if (!sim_lossless(s))
+		s->scenario.slow = 0; /* a window that closes where packets get lost can stay closed (docs/simulation.md) */
 	for (int i = 0; i < s->hosts; i++)
 		host_start(s, i);
 	policies_start(s);

@@ -112,7 +112,7 @@ uint32_t lead_pending(const struct sim *s);
 
 struct calm {
 	int chain[SIM_HOSTS], next_chain[SIM_HOSTS], length, next_length;       /* indices of hosts; while one is under way */
-	uint32_t left, under_way;                       /* reconfigurations to come */
+	uint32_t left, under_way, first;                /* reconfigurations to come */
 	uint32_t boxes, next_boxes, last_boxes;         /* sets of middleboxes */
 	int anchor;
 	usec asked_at;          /* for the first time */

@@ -53,8 +53,6 @@ BY_HAND = (
     # timestamps
     Mutant("tsval not held", "timestamps.h", "ts->new_tsval = ts_held_out(r);", "ts->new_tsval = s->tsval + r->beta_out;"),
     Mutant("tsval falls behind", "timestamps.h", "\treturn r->ts_delivered;\n}", "\treturn tsval;\n}"),
-    Mutant("echo of what the old path has not carried", "timestamps.h",
-           "seq_after(s->tsecr, r->ts_old_seen) && r->phase >= PHASE_READY ? r->ts_old_seen : s->tsecr", "s->tsecr"),
     # windows, SACK, flags
     Mutant("window edge moved back", "twopaths.h", "\tif (!seq_before(edge, r->edge_delivered)) {", "\tif (1) {"),
     Mutant("window keeps its field, not its edge", "twopaths.h", "(s32)(ack - shown);\n", "0;\n"),
@@ -79,7 +77,6 @@ BY_HAND = (
            "\tif (0)"),
     Mutant("lease already over", "lock.h", "s->lock_until_ns = port_now() + LOCK_LEASE_NS;\n\treturn 0;",
            "s->lock_until_ns = 0;\n\treturn 0;"),
-    Mutant("an old requestLock begins again", "lock.h", "\tif (s->done_txid == txid)\n", "\tif (0)\n"),
     Mutant("lock is taken while an anchor settles", "lock.h", "\treturn r && r->phase != PHASE_DONE;", "\treturn 0;"),
     # set-up
     Mutant("wrong chain order on a new path", "newpath.h", "r->chain[(i + 1) & (MAX_MIDDLEBOXES - 1)] : r->right_anchor",
@@ -91,16 +88,12 @@ BY_HAND = (
     Mutant("new path without the negotiated options", "newpath.h",
            "\tframe_syn_options(x, &s->offer[RIGHTWARD], r->ts_out0, 0);",
            "\tframe_syn_options(x, &s->offer[LEFTWARD], r->ts_out0, 0);"),
-    Mutant("late SYN-ACK moves the start", "newpath.h", "r->phase == PHASE_HANDSHAKE && !(r->flags & RECONFIG_SYN_ACK)",
-           "1"),
     Mutant("the last policy that matches wins", "filter.h", "\tsearch->found = i + 1;\n\treturn 1;",
            "\tsearch->found = i + 1;\n\treturn 0;"),
     # tables, sums, signatures
     Mutant("tombstones let late segments through", "datapath.h",
            "\t\tport_count(COUNT_DROP_TOMBSTONE);\n\t\treturn VERDICT_DROP;\n\t}\n\tif (h.tcp->flags",
            "\t\treturn VERDICT_PASS;\n\t}\n\tif (h.tcp->flags"),
-    Mutant("a middlebox that has left keeps forwarding", "release.h",
-           "\tkey = right->right_tuple;\n\tentry_bury(port_egress(&key));\n", ""),
     Mutant("sum folded once", "checksum.h", "\tsum = (sum & 0xffff) + (sum >> 16);\n\tsum = (sum & 0xffff) + (sum >> 16);\n",
            ""),
     Mutant("pseudo header forgotten", "segment.h", "\tport_checksum(p, pseudo, change);", "\tport_checksum(p, 0, change);"),
