@@ -106,8 +106,9 @@ static void ended(struct sim *s, struct calm *c, u64 nonce)
 	}
 	/* A deaf middlebox stays deaf.  And the core may refuse for ever: an attempt whose cancel has got lost leaves a record at
 	 * its right anchor. */
-	if ((c->result == CANCELLED && s->scenario.deaf) ||
-	    (c->result == BUSY && !sim_lossless(s) && s->now - c->asked_at > PATIENCE_US))
+	if (c->result == CANCELLED && s->scenario.deaf)
+		c->left--, c->under_way = 0; /* another may be done; locks that were left behind must not be in its way for long */
+	if (c->result == BUSY && !sim_lossless(s) && s->now - c->asked_at > PATIENCE_US)
 		c->left = c->under_way = 0;
 	c->result = PENDING;
 	c->next_at = s->now + sim_random(s, sim_random(s, 3) ? 60000 : 500);

@@ -201,8 +201,6 @@ int sim_run(const struct scenario *scenario, struct outcome *outcome)
 	s->scenario = *scenario;
 	s->random = scenario->seed * 0x9e3779b97f4a7c15u + 1;
 	s->hosts = 2 + (int)scenario->middleboxes;
-	if (!sim_lossless(s))
-		s->scenario.slow = 0; /* a window that closes where packets get lost can stay closed (docs/simulation.md) */
 	for (int i = 0; i < s->hosts; i++)
 		host_start(s, i);
 	policies_start(s);

@@ -96,6 +96,14 @@ static uint32_t send_data(struct tcp *t, uint32_t seq, uint32_t most)
 	return seq + n + fin;
 }
 
+/* The first segment that has not been acknowledged, and nothing that has not been sent before. */
+static void send_again(struct tcp *t)
+{
+	uint32_t flying = t->snd_max - t->snd_una;
+
+	send_data(t, t->snd_una, flying < t->mss ? flying : t->mss);
+}
+
 static void output(struct tcp *t)
 {
 	if (t->state != TCP_OPEN)
@@ -287,8 +295,7 @@ static int take_ack(struct tcp *t, const struct view *v)
 		t->cwnd = t->cwnd < CWND ? t->cwnd + 1 : CWND;
 		t->rto_at = t->snd_una == t->snd_max ? 0 : s->now + RTO_US;
 	} else if (v->ack == t->snd_una && !v->payload && t->snd_una != t->snd_max && ++t->dup_acks == 3) {
-		uint32_t flying = t->snd_max - t->snd_una;
-		send_data(t, t->snd_una, flying < t->mss ? flying : t->mss);
+		send_again(t);
 	}
 	if (!after(t->snd_una, v->ack))
 		t->window = v->window << t->shift_in;
@@ -416,7 +423,10 @@ void tcp_timer(struct tcp *t)
 	t->rto_at = now + (RTO_US << t->backoff);
 	t->cwnd = 2;
 	if (t->window == 0) {
-		send_ack(t, t->snd_una - 1); /* a probe */
+		if (t->snd_max == t->snd_una)
+			send_ack(t, t->snd_una - 1); /* a probe */
+		else
+			send_again(t);
 		return;
 	}
 	t->snd_nxt = t->snd_una;

@@ -55,7 +55,6 @@ BY_HAND = (
     Mutant("tsval falls behind", "timestamps.h", "\treturn r->ts_delivered;\n}", "\treturn tsval;\n}"),
     # windows, SACK, flags
     Mutant("window edge moved back", "twopaths.h", "\tif (!seq_before(edge, r->edge_delivered)) {", "\tif (1) {"),
-    Mutant("window keeps its field, not its edge", "twopaths.h", "(s32)(ack - shown);\n", "0;\n"),
     Mutant("no SACK translation", "segment.h", "segment_clip_sack(s, to->ack_delta, (struct sack_bounds){ 0, 0, 0, 0 });",
            "segment_clip_sack(s, 0, (struct sack_bounds){ 0, 0, 0, 0 });"),
     Mutant("FIN lost on the new path", "anchor.h", "\ttcp->seq = be32_of(plan->seq_new);",
@@ -68,8 +67,8 @@ BY_HAND = (
     Mutant("a lost nack", "lock.h",
            "\t\t\treturn VERDICT_DROP;\n\t\treturn control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_LOCKED);",
            "\t\t\treturn VERDICT_DROP;\n\t\treturn VERDICT_DROP;"),
-    Mutant("a held request forgotten", "lock.h", "\tif (!s->held.txid)\n\t\treturn control_leave(p);",
-           "\tif (1)\n\t\treturn control_leave(p);"),
+    Mutant("a held request forgotten", "lock.h", "\t\tif (!s->held.txid)\n\t\t\treturn hop",
+           "\t\tif (1)\n\t\t\treturn hop"),
     Mutant("a refused anchor keeps its lock", "lock.h", "\ts->lock = UNLOCKED;\n\ttell(EVENT_LOCK_REFUSED",
            "\ttell(EVENT_LOCK_REFUSED"),
     Mutant("a middlebox that keeps its lock", "lock.h", "\ts->lock = granted ? LOCKED : UNLOCKED;", "\ts->lock = LOCKED;"),
