@@ -224,12 +224,12 @@ static void into_host(struct sim *s, int host, struct packet *p)
 {
 	trace(s, "in", host, p);
 	if (!is_end(s, host)) {
-		/* Where ports are few, the core gives those of a session that has just ended to the next one, and what is late
-		 * finds no tombstone any more. */
 		box_note(p, host);
+		/* A stack ignores a reset for nobody, and resets all else.  Where ports are few the core gives those of a session
+		 * that has just ended to the next one, and what is late finds no tombstone any more. */
 		if (host_of(s, p) != host)
 			sim_host_sends(s, host, p);
-		else if (!(p->data[TCP_AT + 13] & F_RST) && !s->scenario.ports) /* a stack ignores a reset for nobody, and resets all else */
+		else if (!(p->data[TCP_AT + 13] & F_RST) && !s->scenario.ports)
 			sim_wrong(s, "middlebox %d was given a packet for itself", host);
 		else
 			sim_recycle(s, p);

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -19,24 +20,29 @@ from tests.sim.mutants.mutant import Mutant
 from tests.sim.mutants.sampled import places
 from tests.sim.mutants.trial import SAME, DoesNotCompile, Trial
 
+GONE = "its place in the core is there no more"
+NOTHING = ("", SAME, GONE)
+
 
 def judged(trial: Trial, mutant: Mutant) -> tuple[Mutant, str]:
-    """The mutant with the objection to it; SAME also if there is nothing to run."""
+    """The mutant with the objection to it; SAME or GONE if there is nothing to run."""
     try:
         return mutant, trial.objection(mutant)
     except DoesNotCompile:
         return mutant, SAME
+    except ValueError:
+        return mutant, GONE
 
 
 def sampled(trial: Trial, pool: ThreadPool, seed: int, wanted: int) -> Iterator[tuple[Mutant, str]]:
     """So many of the seed's changes; one that is none (does not compile, compiles to the same) makes room for the next."""
     queue = iter(places(seed))
     while wanted > 0:
-        batch = [m for m, _ in zip(queue, range(wanted), strict=False)]
+        batch = list(islice(queue, wanted))
         if not batch:
             return
         for mutant, objection in pool.imap(lambda m: judged(trial, m), batch):
-            if objection != SAME:
+            if objection not in NOTHING[1:]:
                 wanted -= 1
                 yield mutant, objection
 
@@ -55,8 +61,8 @@ def main() -> None:
         by_hand = [m for m in BY_HAND if given.only in m.name]
         for results in (pool.imap(lambda m: judged(trial, m), by_hand), sampled(trial, pool, given.seed, given.sampled)):
             for mutant, objection in results:
-                reason = "" if objection and objection != SAME else why(mutant)
-                verdict = "explained" if reason else "SURVIVES" if objection in ("", SAME) else "killed"
+                reason = why(mutant) if objection in NOTHING else ""
+                verdict = "explained" if reason else "SURVIVES" if objection in NOTHING else "killed"
                 killed, explained = killed + (verdict == "killed"), explained + (verdict == "explained")
                 if verdict == "SURVIVES":
                     survivors.append(f"{mutant.name}   (was: {mutant.was.strip()})")

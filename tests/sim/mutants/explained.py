@@ -66,6 +66,10 @@ EXPLAINED = (
               "for (u32 i = 0; i < MAX_MIDDLEBOXES; i++) {",
               "for (u32 i = 0; i <= MAX_MIDDLEBOXES; i++) {",
               "the same: a chain is never longer, the line after it ends the loop"),
+    Explained("lock.h",
+              "if (hop)",
+              "if (!(hop))",
+              "a request waits where the other left anchor is, unless that one has given up: make verify"),
 )  # fmt: skip
 _WHY = {(e.header, e.was, e.now): e.why for e in EXPLAINED}
 
