@@ -18,7 +18,7 @@ class _Scenario(c.Structure):
         *((n, c.c_uint32) for n in ("reconfigurations", "loss_ppm", "duplicate_ppm", "reorder_ppm", "delay_us", "jitter_us")),
         ("mss", c.c_uint32),
         ("window_shift", PAIR),
-        *((name, c.c_uint32) for name in ("timestamps", "sack", "gso", "deaf", "trace")),
+        *((name, c.c_uint32) for name in ("timestamps", "sack", "gso", "deaf", "calm", "sign", "slow", "ports", "trace")),
     ]
 
 
@@ -29,7 +29,10 @@ class Outcome(c.Structure):
         ("_wrong", c.c_char * 400),
         *((name, c.c_uint64) for name in ("packets", "bytes", "virtual_us")),
         *((name, c.c_uint32) for name in ("closed", "done", "refused", "cancelled", "unfinished")),
-        *((name, c.c_uint32) for name in ("paws", "old_acks", "timeouts", "overshoot", "late_echoes", "entries_left")),
+        *(
+            (name, c.c_uint32)
+            for name in ("paws", "old_acks", "timeouts", "overshoot", "late_echoes", "too_wide", "entries_left")
+        ),
     ]
 
     @property
@@ -58,6 +61,10 @@ class Scenario:
     sack: int = 1
     gso: int = 1
     deaf: int = 0
+    calm: int = 0
+    sign: int = 0
+    slow: int = 0
+    ports: int = 0
     trace: int = field(default=0, compare=False)
 
 

@@ -5,7 +5,7 @@
 
 #include "sim.h"
 
-enum { FIRST_REPEAT = 20000, LAST_REPEAT = 500000, RELEASE_LAST = 1000000, GIVE_UP = 3000000, FORGET = 2000000 };
+enum { FIRST_REPEAT = 20000, UNHURRIED = 400000, LAST_REPEAT = 500000, RELEASE_LAST = 1000000, GIVE_UP = 3000000, FORGET = 2000000 };
 
 static u32 command(struct sim *s, int host, u32 kind, u64 nonce, u32 txid, u32 side)
 {
@@ -16,39 +16,56 @@ static u32 command(struct sim *s, int host, u32 kind, u64 nonce, u32 txid, u32 s
 	return refusal;
 }
 
-static void ended(struct sim *s, struct lead *l, uint32_t *counter)
+static void ended(struct lead *l, uint32_t *counter, enum result result)
 {
-	(void)s;
 	l->active = 0;
 	++*counter;
+	if (l->result)
+		*l->result = result;
 }
 
-void lead_start(struct sim *s, int host, u64 nonce, struct command *c)
+int lead_start(struct sim *s, int host, u64 nonce, struct command *c, enum result *result)
 {
 	struct lead *l = 0;
 
 	for (int i = 0; i < SIM_LEADS; i++)
 		if (s->lead[i].active && s->lead[i].host == host && s->lead[i].nonce == nonce)
-			return;
+			return -1;
 		else if (!s->lead[i].active)
 			l = &s->lead[i];
 	if (!l)
-		return;
+		return -1;
+	usec first = sim_lossless(s) ? UNHURRIED : FIRST_REPEAT; /* nothing is lost, so no repeat may be needed */
 	c->kind = COMMAND_RECONFIGURE;
 	c->nonce = nonce;
 	c->txid = sim_random(s, 0) | 1;
-	*l = (struct lead){ host, 1, 0, 0, nonce, c->txid, s->now, s->now + FIRST_REPEAT, FIRST_REPEAT };
+	*l = (struct lead){ .host = host, .active = 1, .result = result, .nonce = nonce, .txid = c->txid, .started = s->now,
+			    .next_at = s->now + first, .wait = first };
 	u32 refusal = agent_command(s->agent[host], c);
 	sim_outbox(s, host);
 	if (refusal)
-		ended(s, l, &s->outcome.refused);
+		ended(l, &s->outcome.refused, refusal == REFUSED_BUSY ? BUSY : REFUSED);
 	lead_events(s, host);
+	return 0;
+}
+
+/* Everybody who asks is told, in the time that the question takes there and the answer back, twice if it has to wait. */
+static void answered(struct sim *s, struct lead *l)
+{
+	usec most = 4 * (usec)s->hosts * s->scenario.delay_us + 2000;
+
+	if (!l->answered && sim_lossless(s) && s->now - l->started > most)
+		sim_wrong(s, "host %d had asked for a lock and was answered after %u us, in a network that loses nothing", l->host,
+			  (unsigned)(s->now - l->started));
+	l->answered = 1;
 }
 
 static void heard(struct sim *s, int host, const struct event *e)
 {
 	if ((e->kind == EVENT_SETTLED || e->kind == EVENT_OLD_PATH_GONE) && s->forgets < SIM_FORGETS)
 		s->forget[s->forgets++] = (struct forget){ host, e->nonce, e->txid, e->side, s->now + FORGET };
+	if (e->kind == EVENT_NO_AGENT)
+		calm_bypassed(s, e->nonce);
 	if (e->side != SIDE_RIGHT)
 		return;
 	for (int i = 0; i < SIM_LEADS; i++) {
@@ -56,9 +73,10 @@ static void heard(struct sim *s, int host, const struct event *e)
 		if (!l->active || l->host != host || l->nonce != e->nonce || l->txid != e->txid)
 			continue;
 		switch (e->kind) {
-		case EVENT_LOCK_REFUSED: ended(s, l, &s->outcome.refused); break;
-		case EVENT_CANCELLED: ended(s, l, &s->outcome.cancelled); break;
-		case EVENT_OLD_PATH_GONE: ended(s, l, &s->outcome.done); break;
+		case EVENT_NEW_PATH_SYN: answered(s, l); break;
+		case EVENT_LOCK_REFUSED: answered(s, l), ended(l, &s->outcome.refused, e->value == REFUSED_BUSY ? BUSY : REFUSED); break;
+		case EVENT_CANCELLED: ended(l, &s->outcome.cancelled, CANCELLED); break;
+		case EVENT_OLD_PATH_GONE: ended(l, &s->outcome.done, DONE); break;
 		case EVENT_NEW_PATH_READY: l->ready = 1, l->wait = FIRST_REPEAT, l->next_at = s->now + FIRST_REPEAT; break;
 		case EVENT_DRAINED: l->next_at = s->now; break;
 		}
@@ -85,7 +103,7 @@ static void due(struct sim *s, struct lead *l)
 	l->next_at = s->now + l->wait;
 	if (l->ready) {
 		if (command(s, l->host, COMMAND_RELEASE, l->nonce, l->txid, 0) == REFUSED_NO_SESSION)
-			ended(s, l, &s->outcome.unfinished);
+			ended(l, &s->outcome.unfinished, CANCELLED);
 	} else if (s->now - l->started < GIVE_UP) {
 		command(s, l->host, COMMAND_REPEAT, l->nonce, l->txid, 0);
 	} else if (!l->cancelling) {
@@ -98,7 +116,7 @@ static void due(struct sim *s, struct lead *l)
 	} else if (l->active) {
 		lead_events(s, l->host);
 		if (l->active)
-			ended(s, l, &s->outcome.cancelled);
+			ended(l, &s->outcome.cancelled, CANCELLED);
 	}
 }
 

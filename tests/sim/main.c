@@ -34,6 +34,10 @@ static struct scenario scenario_of(uint32_t seed)
 		.sack = draw(&x, 4) != 0,
 		.gso = draw(&x, 2),
 		.deaf = boxes > chain && draw(&x, 4) == 0 ? chain + 1 : 0,
+		.calm = draw(&x, 3) == 0,
+		.sign = draw(&x, 3) == 0,
+		.slow = draw(&x, 3) == 0,
+		.ports = draw(&x, 4) ? 0 : 8,
 	};
 }
 
@@ -49,6 +53,7 @@ int main(int argc, char **argv)
 		if (sim_run(&scenario, &outcome)) {
 			wrong++;
 			printf("seed %u: %s\n", seed, outcome.wrong);
+			fflush(stdout); /* who only wants the first need not wait for the rest */
 		}
 		packets += outcome.packets;
 	}

@@ -85,6 +85,16 @@ static struct flow *flow_of(struct sim *s, struct five_tuple key)
 	return s->flow;
 }
 
+/* Every handshake on the wire offers what the end hosts have offered. */
+static void offer_judge(struct sim *s, const struct view *v)
+{
+	const struct scenario *c = &s->scenario;
+
+	if (v->mss != c->mss || !v->has_scale || v->scale != c->window_shift[!!(v->flags & F_ACK)] || v->sack_ok != c->sack ||
+	    v->has_ts != c->timestamps)
+		sim_wrong(s, "a handshake offered mss %u, scale %u, sack %u, timestamps %u", v->mss, v->scale, v->sack_ok, v->has_ts);
+}
+
 void oracle_wire(struct sim *s, const struct packet *p, int end_host)
 {
 	struct view v;
@@ -97,13 +107,17 @@ void oracle_wire(struct sim *s, const struct packet *p, int end_host)
 		sim_wrong(s, "a wrong checksum was sent (flags %x, seq %u, %u bytes)", v.flags, v.seq, v.payload);
 		return;
 	}
+	sign_judge(s, p, &v);
 	if (v.control || v.flags & F_RST)
 		return;
 	struct five_tuple key = { v.src, v.dst, (be16)v.sport, (be16)v.dport }, back = { v.dst, v.src, (be16)v.dport, (be16)v.sport };
 	struct flow *f = flow_of(s, key);
 	uint32_t end = v.seq + v.payload + !!(v.flags & F_FIN);
 	if (v.flags & F_SYN) {
-		f->high = f->used && after(f->high, v.seq + 1) ? f->high : v.seq + 1; /* it may be a repeated one */
+		offer_judge(s, &v);
+		int again = f->used && f->isn == v.seq; /* else the ports are used for another subsession */
+		f->high = again && after(f->high, v.seq + 1) ? f->high : v.seq + 1;
+		f->isn = v.seq;
 		f->used = 1;
 		return;
 	}

@@ -30,8 +30,7 @@ void sim_wrong(struct sim *s, const char *format, ...)
 
 /* ---- reconfigurations ---- */
 
-/* The hosts of a session's chain, from the client on, as the agents know them. */
-static int chain_of(struct sim *s, u64 nonce, int *chain)
+int chain_of(struct sim *s, u64 nonce, int *chain)
 {
 	int n = 0, at = 0;
 
@@ -53,39 +52,47 @@ static int chain_of(struct sim *s, u64 nonce, int *chain)
 	return 0;
 }
 
-static u64 nonce_of(struct sim *s, const struct tcp *t)
+u64 nonce_of(struct sim *s, const struct tcp *t)
 {
 	struct five_tuple key = { t->address, t->peer, t->port, t->peer_port };
 	return agent_nonce(s->agent[t->host], &key);
 }
 
-/* A random segment of a random session's chain gets random middleboxes that are not on it. */
-static void reconfigure_something(struct sim *s)
+/* A random segment of a chain gets random middleboxes that are not on it; 0: that would change nothing. */
+int draw_change(struct sim *s, const int *chain, int n, int *left, int *right, struct command *c)
 {
-	struct tcp *t = &s->end[2 * sim_random(s, s->scenario.sessions)];
-	u64 nonce = nonce_of(s, t);
-	int chain[SIM_HOSTS], n = nonce ? chain_of(s, nonce, chain) : 0;
-	struct command c = {};
+	uint32_t wanted;
 
-	if (n < 2 || t->state != TCP_OPEN)
-		return;
-	int left = (int)sim_random(s, (uint32_t)n - 1), right = left + 1 + (int)sim_random(s, (uint32_t)(n - left - 1));
-	uint32_t wanted = sim_random(s, 3);
-	for (int tries = 0; tries < 8 && c.chain_length < wanted; tries++) {
+	*left = (int)sim_random(s, (uint32_t)n - 1);
+	*right = *left + 1 + (int)sim_random(s, (uint32_t)(n - *left - 1));
+	wanted = sim_random(s, s->scenario.calm ? 4 : 3);
+	for (int tries = 0; tries < 8 && c->chain_length < wanted; tries++) {
 		int box = 1 + (int)sim_random(s, s->scenario.middleboxes), taken = 0;
 		if (!s->scenario.middleboxes)
 			break;
 		for (int i = 0; i < n; i++)
 			taken |= chain[i] == box;
-		for (u32 i = 0; i < c.chain_length; i++)
-			taken |= c.chain[i] == s->address[box];
+		for (u32 i = 0; i < c->chain_length; i++)
+			taken |= c->chain[i] == s->address[box];
 		if (!taken)
-			c.chain[c.chain_length++] = s->address[box];
+			c->chain[c->chain_length++] = s->address[box];
 	}
-	if (right == left + 1 && !c.chain_length)
+	c->right_anchor = s->address[chain[*right]];
+	return *right > *left + 1 || c->chain_length;
+}
+
+static void reconfigure_something(struct sim *s)
+{
+	struct tcp *t = &s->end[2 * sim_random(s, s->scenario.sessions)];
+	u64 nonce = nonce_of(s, t);
+	int chain[SIM_HOSTS], n = nonce ? chain_of(s, nonce, chain) : 0, left, right;
+	struct command c = {};
+
+	if (n < 2 || t->state != TCP_OPEN || !draw_change(s, chain, n, &left, &right, &c))
 		return;
-	c.right_anchor = s->address[chain[right]];
-	lead_start(s, chain[left], nonce, &c);
+	if (!tcp_warm(t))
+		t[0].edge_unknown = t[1].edge_unknown = 1;
+	lead_start(s, chain[left], nonce, &c, 0);
 }
 
 /* ---- the run ---- */
@@ -97,17 +104,10 @@ static void host_start(struct sim *s, int i)
 	memcpy(&s->address[i], address, 4);
 	s->agent[i] = agent_new(s->address[i], sim_random(s, 0));
 	agent_set_time(s->agent[i], 1000000000);
-}
-
-/* One policy at the client: every SYN (a filter that says yes) goes through the first middleboxes. */
-static void policy_start(struct sim *s)
-{
-	struct policy *p = agent_policy(s->agent[0], 0);
-
-	*p = (struct policy){ .id = 1, .insns = 1, .chain_length = s->scenario.chain, .on_no_agent = 1, .filter = { { 6, 0, 0, 1 } } };
-	for (uint32_t i = 0; i < s->scenario.chain; i++)
-		p->chain[i] = s->address[1 + i];
-	agent_config(s->agent[0])->policy_slots = 1;
+	if (s->scenario.ports)
+		agent_config(s->agent[i])->ports = s->scenario.ports;
+	if (s->scenario.sign)
+		sign_start(s, i);
 }
 
 static void end_start(struct sim *s, uint32_t session, int side)
@@ -129,6 +129,8 @@ static void end_start(struct sim *s, uint32_t session, int side)
 	t->mss = c->mss;
 	t->shift_out = c->window_shift[side];
 	t->own_window = (60000 + sim_random(s, 5000)) << (t->shift_out ? 1 : 0);
+	if (c->slow)
+		t->own_window = 4000 + sim_random(s, 20000);
 	t->timestamps = c->timestamps;
 	t->sack = c->sack;
 	t->ts_offset = sim_random(s, 0);
@@ -149,13 +151,17 @@ static void tick(struct sim *s, uint32_t *left, usec *next_change)
 	for (uint32_t i = 0; i < 2 * s->scenario.sessions; i++) {
 		struct tcp *t = &s->end[i];
 		tcp_timer(t);
+		if (s->scenario.slow && t->state == TCP_OPEN && !sim_random(s, 20))
+			tcp_read(t);
 		if (t->state == TCP_OPEN && t->available < t->total && !sim_random(s, 8))
 			tcp_write(t, 1 + sim_random(s, t->mss * 6));
 		else if (t->state == TCP_OPEN && t->available == t->total && !t->fin_sent)
 			tcp_write(t, 0);
 	}
 	lead_timer(s);
-	if (*left && s->now >= *next_change) {
+	if (s->scenario.calm)
+		calm_tick(s);
+	else if (*left && s->now >= *next_change) {
 		--*left;
 		reconfigure_something(s);
 		*next_change = s->now + sim_random(s, sim_random(s, 3) ? 60000 : 500);
@@ -197,12 +203,14 @@ int sim_run(const struct scenario *scenario, struct outcome *outcome)
 	s->hosts = 2 + (int)scenario->middleboxes;
 	for (int i = 0; i < s->hosts; i++)
 		host_start(s, i);
-	policy_start(s);
+	policies_start(s);
 	for (uint32_t i = 0; i < scenario->sessions; i++) {
 		end_start(s, i, 0);
 		end_start(s, i, 1);
 		tcp_open(&s->end[2 * i]);
 	}
+	if (scenario->calm)
+		calm_start(s);
 	while (!s->outcome.wrong[0] && (!closed_at || s->now < closed_at + SETTLE_US)) {
 		tick(s, &left, &next_change);
 		sim_run_until(s, s->now + TICK_US);

@@ -27,6 +27,10 @@ struct scenario {
 	uint32_t window_shift[2];
 	uint32_t timestamps, sack, gso;
 	uint32_t deaf;                  /* a middlebox that swallows SYN-ACKs, new paths' if it is not on the first chain; 0: none */
+	uint32_t calm;                  /* reconfigurations of a session come one after the other; each must succeed (calm.c) */
+	uint32_t sign;                  /* agents have keys, and some of what they send is forged */
+	uint32_t slow;                  /* applications that read now and then only */
+	uint32_t ports;                 /* for subsessions at each agent; 0: as many as there are */
 	uint32_t trace;                 /* print every packet */
 };
 
@@ -34,7 +38,7 @@ struct outcome {
 	char wrong[SIM_TEXT];           /* empty: every invariant held */
 	uint64_t packets, bytes, virtual_us;
 	uint32_t closed, done, refused, cancelled, unfinished;
-	uint32_t paws, old_acks, timeouts, overshoot, late_echoes;
+	uint32_t paws, old_acks, timeouts, overshoot, late_echoes, too_wide;
 	uint32_t entries_left;
 };
 
@@ -55,10 +59,14 @@ struct tcp {
 	enum { TCP_IDLE, TCP_OPENING, TCP_ANSWERING, TCP_OPEN } state;
 	uint32_t iss, irs, snd_una, snd_nxt, snd_max, rcv_nxt;
 	uint32_t window, own_window, shift_in, shift_out, mss;
+	uint32_t read;                  /* bytes that the application has taken: a slow one lets the window close */
 	uint32_t timestamps, sack;
 	uint32_t ts_recent, ts_offset, last_ack_sent;
 	uint32_t total, available;      /* bytes to send, bytes that the application has written so far */
 	uint32_t fin_sent, fin_seen, peer_total;
+	uint32_t held;                  /* not to be ended yet */
+	uint32_t edge_seen, edge, edge_ack, edge_ts;     /* the furthest window edge and the furthest acknowledgment that it was shown */
+	uint32_t edge_unknown;          /* nobody can say what it should be shown */
 	uint64_t stream, peer_stream;   /* seeds of what is sent and expected */
 	struct range early[16];
 	uint32_t earlies, dup_acks, cwnd, backoff;
@@ -69,24 +77,62 @@ void tcp_open(struct tcp *t);
 void tcp_receive(struct tcp *t, const struct packet *p);
 void tcp_timer(struct tcp *t);
 void tcp_write(struct tcp *t, uint32_t bytes);
+void tcp_read(struct tcp *t);
 int tcp_closed(const struct tcp *t);
+/* The other end has acknowledged bytes: by then every agent has seen a window that is scaled.  A SYN-ACK's is not, but the core
+ * takes it for one if a reconfiguration begins before. */
+static inline int tcp_warm(const struct tcp *t) { return t->state == TCP_OPEN && t->snd_una - t->iss > 1; }
 
 /* ---- the observer of the wire: oracle.c ---- */
 
 void oracle_wire(struct sim *s, const struct packet *p, int end_host);
 int oracle_checksum(const struct packet *p);
 
+/* ---- signatures: sign.c ---- */
+
+void sign_start(struct sim *s, int host);
+struct view;
+void sign_judge(struct sim *s, const struct packet *p, const struct view *v);
+int sign_forge(struct sim *s, struct packet *p);
+
+/* ---- policies: policies.c ---- */
+
+void policies_start(struct sim *s);
+
 /* ---- the daemons: lead.c ---- */
 
-void lead_start(struct sim *s, int host, u64 nonce, struct command *c);
+/* How it ends is written to `result`, if there is one.  < 0: nothing has begun. */
+enum result { PENDING, DONE, REFUSED, BUSY, CANCELLED };
+int lead_start(struct sim *s, int host, u64 nonce, struct command *c, enum result *result);
 void lead_events(struct sim *s, int host);
 void lead_timer(struct sim *s);
 uint32_t lead_pending(const struct sim *s);
 
+/* ---- one reconfiguration after the other: calm.c ---- */
+
+struct calm {
+	int chain[SIM_HOSTS], next_chain[SIM_HOSTS], length, next_length;       /* indices of hosts; while one is under way */
+	uint32_t left, under_way, first;                /* reconfigurations to come */
+	uint32_t boxes, next_boxes, last_boxes;         /* sets of middleboxes */
+	int anchor;
+	usec asked_at;          /* for the first time */
+	enum result result;
+	struct command command;
+	usec next_at;
+};
+
+void calm_start(struct sim *s);
+void calm_tick(struct sim *s);
+/* The session goes without a chain. */
+void calm_bypassed(struct sim *s, u64 nonce);
+/* A segment of a session has reached its end by these middleboxes. */
+void calm_judge(struct sim *s, uint32_t session, uint32_t boxes);
+
 /* ---- the whole: sim.c ---- */
 
 struct lead {
-	int host, active, ready, cancelling;
+	int host, active, ready, cancelling, answered;
+	enum result *result;
 	u64 nonce;
 	u32 txid;
 	usec started, next_at, wait;
@@ -101,7 +147,7 @@ enum { SIM_LEADS = 256, SIM_FORGETS = 1024, SIM_FLOWS = 8192 };
 
 struct flow {
 	struct five_tuple key;
-	uint32_t used, high;
+	uint32_t used, isn, high;
 };
 
 struct event_at {
@@ -126,8 +172,23 @@ struct sim {
 	struct forget forget[SIM_FORGETS];
 	uint32_t forgets;
 	struct flow flow[SIM_FLOWS];
+	struct calm calm[SIM_SESSIONS];
 	struct packet *pool;
 };
+
+/* A network that brings packets in the order of their path, once at most; one that brings all of them. */
+static inline int sim_orderly(const struct sim *s)
+{
+	return !(s->scenario.duplicate_ppm + s->scenario.reorder_ppm + s->scenario.jitter_us);
+}
+static inline int sim_lossless(const struct sim *s)
+{
+	return sim_orderly(s) && !(s->scenario.loss_ppm + s->scenario.deaf);
+}
+/* The hosts of a session's chain from the client on, as the agents know them; a random change of a segment of it. */
+int chain_of(struct sim *s, u64 nonce, int *chain);
+u64 nonce_of(struct sim *s, const struct tcp *t);
+int draw_change(struct sim *s, const int *chain, int n, int *left, int *right, struct command *c);
 
 uint32_t sim_random(struct sim *s, uint32_t below);
 void sim_wrong(struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));

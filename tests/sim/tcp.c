@@ -4,10 +4,18 @@
 
 #include "sim.h"
 
-enum { RTO_US = 30000, RTO_MAX_US = 2000000, CWND = 24, ACK_DELAY_US = 2000, MAX_WINDOW = 1 << 20 };
+enum { RTO_US = 30000, RTO_MAX_US = 2000000, CWND = 24, ACK_DELAY_US = 2000, MAX_WINDOW = 1 << 20, FEW = 8 };
 
 static uint32_t clock_of(const struct tcp *t) { return (uint32_t)(t->sim->now / 1000) + t->ts_offset; }
 static uint32_t offset_of(uint32_t seq, uint32_t isn) { return seq - isn - 1; }
+
+/* What the receiver has room for, from rcv_nxt on. */
+static uint32_t room_of(const struct tcp *t)
+{
+	uint32_t kept = t->sim->scenario.slow ? t->rcv_nxt - t->irs - 1 - t->read : 0;
+
+	return kept < t->own_window ? t->own_window - kept : 0;
+}
 
 /* ---- sending ---- */
 
@@ -28,7 +36,7 @@ static uint8_t *start(struct tcp *t, struct packet *p, uint32_t flags, uint32_t 
 	put32(d + TCP_AT + 4, seq);
 	put32(d + TCP_AT + 8, flags & F_ACK ? t->rcv_nxt : 0);
 	d[TCP_AT + 13] = (uint8_t)flags;
-	uint32_t window = flags & F_SYN ? t->own_window : t->own_window >> t->shift_out;
+	uint32_t window = flags & F_SYN ? t->own_window : room_of(t) >> t->shift_out;
 	put16(d + TCP_AT + 14, window > 65535 ? 65535 : window);
 	if (flags & F_SYN) {
 		*o++ = 2, *o++ = 4, put16(o, t->mss), o += 2;
@@ -88,6 +96,14 @@ static uint32_t send_data(struct tcp *t, uint32_t seq, uint32_t most)
 	return seq + n + fin;
 }
 
+/* The first segment that has not been acknowledged, and nothing that has not been sent before. */
+static void send_again(struct tcp *t)
+{
+	uint32_t flying = t->snd_max - t->snd_una;
+
+	send_data(t, t->snd_una, flying < t->mss ? flying : t->mss);
+}
+
 static void output(struct tcp *t)
 {
 	if (t->state != TCP_OPEN)
@@ -97,8 +113,13 @@ static void output(struct tcp *t)
 		room = room < t->window ? room : t->window;
 		uint32_t written = t->iss + 1 + t->available;
 		int fin = t->available == t->total && !after(t->snd_nxt, end_of_data(t));
-		if (flying >= room || (!after(written, t->snd_nxt) && !fin))
+		if (!after(written, t->snd_nxt) && !fin)
 			break;
+		if (flying >= room) {
+			if (!t->window && !t->rto_at)
+				t->rto_at = t->sim->now + RTO_US; /* to ask again: what opens the window may get lost */
+			break;
+		}
 		uint32_t most = t->mss * (t->sim->scenario.gso ? 1 + sim_random(t->sim, 3) : 1);
 		if (sim_random(t->sim, 8) == 0)
 			most = 1 + sim_random(t->sim, t->mss);
@@ -111,9 +132,25 @@ static void output(struct tcp *t)
 	}
 }
 
+/* What may be written while the session must not end: all but a few bytes, of which one goes now and then.  When the last
+ * segment of a new path's handshake is lost only data can replace it, and a window that an anchor takes for a wider one than
+ * is offered now settles only when data moves it. */
+static uint32_t most_to_write(const struct tcp *t)
+{
+	uint32_t kept = t->total < 400 ? t->total : 400, told = (uint32_t)(t->sim->now / 500000);
+
+	if (!t->held || !t->total)
+		return t->total;
+	return t->total - kept + (told < kept ? told : kept - 1);
+}
+
 void tcp_write(struct tcp *t, uint32_t bytes)
 {
-	t->available = bytes < t->total - t->available ? t->available + bytes : t->total;
+	uint32_t most = most_to_write(t);
+
+	if (t->held && t->available >= most)
+		return;
+	t->available = bytes < most - t->available ? t->available + bytes : most;
 	output(t);
 }
 
@@ -200,6 +237,27 @@ static int peer_has(const struct tcp *t, uint32_t from, uint32_t to)
 	return 0;
 }
 
+/* No receiver here takes back a window that it has offered; what a scale cuts off may go to and fro. */
+static void edge_judge(struct tcp *t, const struct view *v)
+{
+	uint32_t edge = v->ack + (v->window << t->shift_in);
+	const struct tcp *peer = &t->sim->end[t->other];
+
+	uint32_t offered = peer->rcv_nxt - peer->irs + t->iss + room_of(peer);
+	if (after(edge, offered + (2u << t->shift_in)))
+		t->sim->outcome.too_wide++; /* the core does so: overshoot, which TCP repairs */
+	/* two paths overtake one another, so only what was sent a millisecond later counts */
+	int later = t->edge_seen && !after(t->edge_ack, v->ack) && after(v->tsval, t->edge_ts);
+	if (t->edge_unknown || !sim_orderly(t->sim) || t->sim->scenario.slow || (t->edge_seen && !later))
+		return;
+	if (t->edge_seen && v->window < 65535 && after(t->edge, edge + (2u << t->shift_in)))
+		sim_wrong(t->sim, "host %d was shown a window that ends %u below one that it was shown before", t->host, t->edge - edge);
+	t->edge = !t->edge_seen || after(edge, t->edge) ? edge : t->edge;
+	t->edge_ack = v->ack;
+	t->edge_ts = v->tsval;
+	t->edge_seen = 1;
+}
+
 /* Acknowledgment, window and SACK; 0: the segment must be ignored. */
 static int take_ack(struct tcp *t, const struct view *v)
 {
@@ -223,8 +281,9 @@ static int take_ack(struct tcp *t, const struct view *v)
 		if (v->sack[i].from == v->ack && v->ack == t->snd_una)
 			sim_wrong(s, "host %d was shown SACK at its acknowledgment %u: reneging", t->host, v->ack);
 	}
-	/* where the network reorders, an echo from before the other anchor knew beta may come when all has settled */
-	int late = s->scenario.jitter_us + s->scenario.reorder_ppm + s->scenario.duplicate_ppm > 0;
+	/* where the network reorders, an echo from before the other anchor knew beta may come when all has settled; elsewhere a few do,
+	 * seldom */
+	int late = !sim_orderly(s) || s->outcome.late_echoes < FEW;
 	if (v->has_ts && v->flags & F_ACK && late && after(t->ts_offset, v->tsecr))
 		s->outcome.late_echoes++;
 	else if (v->has_ts && v->flags & F_ACK && (after(v->tsecr, clock_of(t)) || after(t->ts_offset, v->tsecr)))
@@ -236,10 +295,11 @@ static int take_ack(struct tcp *t, const struct view *v)
 		t->cwnd = t->cwnd < CWND ? t->cwnd + 1 : CWND;
 		t->rto_at = t->snd_una == t->snd_max ? 0 : s->now + RTO_US;
 	} else if (v->ack == t->snd_una && !v->payload && t->snd_una != t->snd_max && ++t->dup_acks == 3) {
-		send_data(t, t->snd_una, t->mss);
+		send_again(t);
 	}
 	if (!after(t->snd_una, v->ack))
 		t->window = v->window << t->shift_in;
+	edge_judge(t, v);
 	return 1;
 }
 
@@ -252,7 +312,7 @@ static void take_data(struct tcp *t, const struct packet *p, const struct view *
 			send_ack(t, t->snd_nxt);
 		return;
 	}
-	if (after(end, t->rcv_nxt + t->own_window)) {
+	if (after(end, t->rcv_nxt + room_of(t) + (v->payload == 0))) { /* an end needs no room */
 		t->sim->outcome.overshoot++;
 		send_ack(t, t->snd_nxt);
 		return;
@@ -363,12 +423,25 @@ void tcp_timer(struct tcp *t)
 	t->rto_at = now + (RTO_US << t->backoff);
 	t->cwnd = 2;
 	if (t->window == 0) {
-		send_ack(t, t->snd_una - 1); /* a probe */
+		if (t->snd_max == t->snd_una)
+			send_ack(t, t->snd_una - 1); /* a probe */
+		else
+			send_again(t);
 		return;
 	}
 	t->snd_nxt = t->snd_una;
 	t->rto_at = 0;
 	output(t);
+}
+
+/* The application takes what is there; the sender is told if it has had reason to wait. */
+void tcp_read(struct tcp *t)
+{
+	int closed = room_of(t) < 2 * t->mss;
+
+	t->read = t->rcv_nxt - t->irs - 1;
+	if (closed && t->state == TCP_OPEN)
+		send_ack(t, t->snd_nxt);
 }
 
 int tcp_closed(const struct tcp *t) { return t->fin_seen && t->fin_sent && t->snd_una == t->iss + 2 + t->total; }

@@ -8,7 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.sim import LIBRARY, Scenario, run
-from tests.sim.mutants import MUTANTS, killed
+from tests.sim.mutants.by_hand import BY_HAND
+from tests.sim.mutants.sampled import places
+from tests.sim.mutants.trial import SAME, Trial
 
 scenarios = st.builds(
     Scenario,
@@ -28,6 +30,10 @@ scenarios = st.builds(
     timestamps=st.integers(0, 1),
     sack=st.integers(0, 1),
     gso=st.integers(0, 1),
+    calm=st.integers(0, 1),
+    sign=st.integers(0, 1),
+    slow=st.integers(0, 1),
+    ports=st.sampled_from([0, 0, 8]),
 )
 
 
@@ -69,7 +75,24 @@ def test_many_seeds_under_sanitizers():
     assert (done.returncode, done.stderr) == (0, ""), done.stdout[-2000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS[:3], ids=lambda m: m.name)
-def test_a_broken_core_is_found_out(mutant, tmp_path):
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory):
+    return Trial(tmp_path_factory.mktemp("mutants"))
+
+
+@pytest.mark.parametrize("mutant", BY_HAND[:3], ids=lambda m: m.name)
+def test_a_broken_core_is_found_out(trial, mutant):
     """The others: make mutants."""
-    assert killed(mutant, tmp_path)
+    assert trial.objection(mutant) not in ("", SAME)
+
+
+def test_every_change_by_hand_has_a_place_and_each_seed_its_own_sample():
+    assert all(mutant.text() for mutant in BY_HAND)
+    assert places(1) == places(1)
+    assert {m.name for m in places(1)[:50]} != {m.name for m in places(2)[:50]}
+
+
+def test_a_session_that_nobody_hurries_gets_every_chain_that_it_is_asked_for():
+    outcomes = [run(Scenario(seed=seed, calm=1, reconfigurations=12, sign=seed & 1)) for seed in range(1, 30)]
+    assert {(o.wrong, o.cancelled, o.unfinished) for o in outcomes} == {("", 0, 0)}
+    assert sum(o.done for o in outcomes) > 240  # of 348; the others would have changed nothing
