@@ -3,6 +3,7 @@
 
 PROFILE ?= quick
 SET ?=
+SEED ?= 1
 BUILD := build
 VENV := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -105,7 +106,7 @@ fuzz: build ## libFuzzer on the core for TIME seconds (default 60), under saniti
 	@tests/fuzz/fuzz.sh $(TIME)
 
 mutants: build ## wrong changes to the core that the simulator must catch
-	@$(VENV)/python -m tests.sim.mutants
+	@$(VENV)/python -m tests.sim.mutants $(SEED)
 
 clean: ## removes what the lab left in the kernel (its own objects only) and build outputs; never results
 	@if [ -x $(VENV)/dysco-lab ]; then $(LAB) down; fi
