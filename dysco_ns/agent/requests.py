@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 AT_ONCE = 16  # reconfigurations that one request keeps under way
 DEFAULT_TIMEOUT_S = 30.0
-RETRIES, RETRY_S = 4, 0.05  # of a request that met another reconfiguration; the pause doubles
+RETRIES, RETRY_S = 6, 0.05  # of a request that met another reconfiguration; the pause doubles
 RETRY_BY_ITSELF = {"locked", "busy"}
 
 

@@ -144,6 +144,8 @@ INLINE void settle(struct reconfig *r, struct entry *out, struct entry *in, u64 
 
 	if (r->phase != PHASE_SETTLING || (r->flags & all) != all || !out || !in)
 		return;
+	if (r->flags & RECONFIG_TIMESTAMPS && !waited && !ts_level(r))
+		return;
 	in->to.seq_delta = r->peer_delta + r->beta_in;
 	in->to.ack_delta = r->beta_out;
 	in->to.tsval_delta = r->ts_offset - r->beta_in;
@@ -278,7 +280,7 @@ INLINE int anchor_ingress(struct packet *p)
 	struct reconfig *r = e ? record_of(e) : 0;
 	if (!e)
 		return VERDICT_PASS;
-	if (!(r && r->txid == s->told) && told_late(s, e))
+	if (told_late(s, e))
 		return VERDICT_DROP;
 	if (!r || r->phase == PHASE_DONE) {
 		segment_translate(s, &e->to);

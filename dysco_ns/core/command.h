@@ -147,7 +147,10 @@ INLINE u32 command_forget_attempt(const struct command *c)
 		return REFUSED_NO_SESSION;
 	if (r->phase == PHASE_SETTLING) {
 		struct five_tuple new_in = r->new_in;
-		settle(r, port_egress(&r->out_key), port_ingress(&new_in), nonce, c->side & 1, 1);
+		struct entry *out = port_egress(&r->out_key), *in = port_ingress(&new_in);
+		if (out && !seq_after(out->seen.seq_high, r->ack_delivered))
+			r->flags |= RECONFIG_EDGE; /* nothing is under way that a smaller window could strand */
+		settle(r, out, in, nonce, c->side & 1, 1);
 		return r->phase == PHASE_DONE ? REFUSED_NOT : REFUSED_BUSY;
 	}
 	if (r->phase == PHASE_DONE) {

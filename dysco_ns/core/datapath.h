@@ -205,6 +205,8 @@ INLINE int edge(struct packet *p, struct entry *e, u32 way, int arriving)
 		return VERDICT_DROP;
 	if (arriving && refused_at_first(s, e))
 		return VERDICT_DROP;
+	if (arriving && s->flags & TCP_SYN && e->flags & ENTRY_OPTIONS && !e->slow)
+		return VERDICT_DROP; /* a new path's, late: it was for this anchor alone */
 	edge_note(s, e, way, arriving);
 	if (e->slow && !(s->flags & TCP_SYN && !arriving))
 		return arriving ? NEXT_ANCHOR_INGRESS : NEXT_ANCHOR_EGRESS;

@@ -86,6 +86,12 @@ NOINLINE int held_refuse(struct packet *p, u64 nonce)
 	return control_leave(p);
 }
 
+/* At the right anchor: the left one has gone without a word, or its cancel was lost. */
+INLINE int attempt_abandoned(const struct reconfig *r)
+{
+	return r->phase < PHASE_READY && port_now() > r->lock_ns + LOCK_LEASE_NS;
+}
+
 /* This agent is the right anchor: its record of the reconfiguration.  Returns enum refusal. */
 INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce, u32 txid)
 {
@@ -100,9 +106,9 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 	if (r && r->phase != PHASE_DONE) {
 		if (r->txid == txid)
 			return REFUSED_NOT;
-		if (r->phase >= PHASE_READY || port_now() < r->lock_ns + LOCK_LEASE_NS)
+		if (!attempt_abandoned(r))
 			return REFUSED_BUSY;
-		attempt_undo(r, nonce, SIDE_LEFT); /* its left anchor has gone without a word */
+		attempt_undo(r, nonce, SIDE_LEFT);
 	}
 	if (s->done_txid == txid)
 		return REFUSED_BAD_STATE; /* a replay */
@@ -163,6 +169,10 @@ INLINE int unsettled(u64 nonce, u32 side)
 	struct reconfig_key key = { nonce, side, 0 };
 	struct reconfig *r = port_reconfig(&key);
 
+	if (r && side == SIDE_LEFT && attempt_abandoned(r)) {
+		attempt_undo(r, nonce, SIDE_LEFT);
+		return 0;
+	}
 	return r && r->phase != PHASE_DONE;
 }
 

@@ -53,12 +53,12 @@ INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, 
 	r->old_rcvd = in->seen.seq_high;
 	r->old_rcvd_acked = out->seen.ack;
 	r->old_sent_acked = in->seen.ack;
-	r->old_window = in->seen.window;
+	r->old_window = seen_window(&in->seen, r->known_scale);
 	r->expected = out->seen.ack;
 	r->ack_delivered = in->seen.ack;
-	r->window_delivered = in->seen.window;
-	r->edge_delivered = in->seen.ack + (in->seen.window << (r->known_scale & 15));
-	r->edge_offered = out->seen.ack + (out->seen.window << (r->own_scale & 15));
+	r->window_delivered = r->old_window;
+	r->edge_delivered = in->seen.ack + (r->old_window << (r->known_scale & 15));
+	r->edge_offered = out->seen.ack + (seen_window(&out->seen, r->own_scale) << (r->own_scale & 15));
 }
 
 /* How far the clocks that the two anchors see are apart: gathered on the old path, unless a proxy with clocks of its own
@@ -203,6 +203,7 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 	struct entry *out = port_egress(&r->out_key), *in = port_ingress(&r->old_in);
 	if (!out || !in)
 		return VERDICT_DROP;
+	r->lock_ns = port_now(); /* a lease: the left anchor lives */
 	if (r->phase == PHASE_LOCKING) {
 		r->new_in = *key;
 		r->new_out.to = reversed(key);
@@ -228,7 +229,7 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 	port_send_copy(p, r->new_next_hop);
 	f.seq = r->isn_out + 1;
 	f.flags = TCP_ACK;
-	f.window = out->seen.window;
+	f.window = seen_window(&out->seen, r->own_scale);
 	frame_start(x, &f);
 	if (r->flags & RECONFIG_TIMESTAMPS)
 		frame_timestamp(x, r->ts_out0, r->ts_in0);
@@ -250,7 +251,7 @@ INLINE int new_path_confirm(struct packet *p, struct scratch *x, struct reconfig
 		r->ts_in0 = syn_ack->tsval;
 		r->flags |= RECONFIG_SYN_ACK | (syn_ack->timestamp_at ? RECONFIG_TIMESTAMPS : 0);
 	}
-	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, out->seen.window };
+	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, seen_window(&out->seen, r->own_scale) };
 	frame_start(x, &f);
 	if (r->flags & RECONFIG_TIMESTAMPS)
 		frame_timestamp(x, r->ts_out0, r->ts_in0);

@@ -101,13 +101,20 @@ INLINE int release_at_right_anchor(struct packet *p, struct scratch *x, struct s
 			return VERDICT_DROP;
 		}
 		struct entry *out = port_egress(&r->out_key), *in = port_ingress(&r->old_in);
-		if (!out || !in || r->phase < PHASE_READY)
+		if (!out || !in || r->phase < PHASE_HANDSHAKE)
 			return VERDICT_DROP;
 		u64 now = port_now();
+		u32 ready = r->phase == PHASE_HANDSHAKE;
 		port_lock(r);
+		if (ready) { /* the left anchor has had our SYN-ACK; its ACK is lost, and it may have nothing more to say there */
+			r->phase = PHASE_READY;
+			r->ready_ns = now;
+		}
 		release_learn(r, m);
 		u32 drained = release_update(r, out, in, now);
 		port_unlock(r);
+		if (ready)
+			tell(EVENT_NEW_PATH_READY, nonce, r->txid, 0, SIDE_LEFT);
 		if (drained)
 			tell(EVENT_DRAINED, nonce, r->txid, 0, SIDE_LEFT);
 		over = r->flags & RECONFIG_DRAINED && m->flags & CONTROL_DRAINED && m->flags & CONTROL_BETA_KNOWN;

@@ -272,8 +272,14 @@ INLINE void see(struct seen *seen, u32 seq_end, u32 length, u32 flags, u32 ack, 
 	if (flags & TCP_ACK && (!(seen->has & SEEN_ACK) || !seq_before(ack, seen->ack))) {
 		seen->ack = ack;
 		seen->window = window;
-		seen->has |= SEEN_ACK;
+		seen->has = (seen->has & ~(u32)SEEN_UNSCALED) | SEEN_ACK | (flags & TCP_SYN ? SEEN_UNSCALED : 0);
 	}
+}
+
+/* The window as a segment without SYN would write it. */
+INLINE u32 seen_window(const struct seen *seen, u32 scale)
+{
+	return seen->has & SEEN_UNSCALED ? seen->window >> (scale & 15) : seen->window;
 }
 
 #endif

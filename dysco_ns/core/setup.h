@@ -395,7 +395,7 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 	u64 nonce = m->header.nonce;
 	struct entry *e = port_ingress(key);
 
-	if (e && e->nonce != nonce) {
+	if (e && (e->nonce != nonce || e->flags & ENTRY_TOMBSTONE)) { /* one that comes back may have drawn the port that it had */
 		u64 old = e->nonce;
 		struct session *s = port_session(&old);
 		if (s && !s->over_ns) {

@@ -47,6 +47,8 @@ INLINE void timestamps_in_old(struct reconfig *r, const struct segment *s, u32 *
 	if (!s->timestamp_at)
 		return;
 	r->ts_old_seen = seq_max(r->ts_old_seen, *tsval);
+	if (seq_after(*tsval, r->ts_delivered))
+		r->flags &= ~(u32)RECONFIG_TS_LEVEL;
 	*tsval = ts_deliver(r, *tsval);
 }
 
@@ -86,7 +88,16 @@ INLINE void timestamps_in_new(struct reconfig *r, const struct segment *s, u32 *
 	}
 	if (r->flags & RECONFIG_CLOCKS && seq_before(real + r->ts_offset, r->ts_delivered))
 		r->ts_offset = r->ts_delivered - real;
+	if (!seq_before(real + r->ts_offset, r->ts_delivered))
+		r->flags |= RECONFIG_TS_LEVEL;
 	*tsval = ts_deliver(r, real + r->ts_offset);
+}
+
+/* Whether no timestamp of the new path, not even one that is held, falls behind what has been delivered: entries do not
+ * raise them as this file does, and a stack would drop the segment. */
+INLINE int ts_level(const struct reconfig *r)
+{
+	return r->flags & RECONFIG_TS_LEVEL || !seq_before(r->ts_in0 + r->ts_offset, r->ts_delivered);
 }
 
 #endif

@@ -60,15 +60,9 @@ INLINE be32 *aligned_timestamp(const struct headers *h)
 	return option + 1;
 }
 
-/* A beta told once more, when all has settled: it ends at its anchor, at the latest where the chain ends. */
-INLINE int told_late(const struct segment *s, const struct entry *e)
-{
-	u64 nonce = e->nonce;
-	struct session *session = s->told ? port_session(&nonce) : 0;
-
-	return session && (session->done_txid == s->told ||
-			   session->flags & (e->side == SIDE_LEFT ? SESSION_LAST : SESSION_FIRST));
-}
+/* A beta told once more, when all has settled.  It ends here: only an anchor's entries have deltas, those of the middleboxes
+ * on a new path have none. */
+INLINE int told_late(const struct segment *s, const struct entry *e) { return s->told && e->flags & ENTRY_OPTIONS; }
 
 /* For options beyond the aligned timestamp (SACK blocks, odd layouts) when there are deltas. */
 NOINLINE int translate_options(struct packet *p, struct entry *e)

@@ -168,10 +168,12 @@ INLINE void plan_numbers(struct out_plan *plan, struct reconfig *r, const struct
 	plan->phase = r->phase;
 }
 
-/* Sequence numbers: a segment without bytes shows on each path the next one of that path; a probe one less. */
-INLINE void plan_sequence(struct out_plan *plan, const struct reconfig *r, const struct segment *s)
+/* Sequence numbers: a segment without bytes shows on each path the next one of that path; a probe one less.  So does the
+ * copy of an acknowledgment that came with bytes, which may be old ones: `high` is the highest number sent before. */
+INLINE void plan_sequence(struct out_plan *plan, const struct reconfig *r, const struct segment *s, u32 high)
 {
 	u32 fixed = r->flags & RECONFIG_CUTOFF, bytes = plan->old_bytes < s->length;
+	u32 next = s->length ? seq_max(high, s->seq + s->length) : s->seq;
 
 	plan->seq_old = fixed ? seq_min(s->seq, r->old_sent) : s->seq;
 	if (bytes)
@@ -179,7 +181,7 @@ INLINE void plan_sequence(struct out_plan *plan, const struct reconfig *r, const
 	else if (!fixed)
 		plan->seq_new = r->isn_out + 1;
 	else
-		plan->seq_new = seq_max(s->seq, r->old_sent - 1) - r->beta_out;
+		plan->seq_new = seq_max(next, r->old_sent - 1) - r->beta_out;
 }
 
 /* The whole decision for a segment that the local side sends. */
@@ -193,7 +195,7 @@ INLINE void plan_out(struct out_plan *plan, struct reconfig *r, const struct seg
 	plan_data(plan, r, s, high);
 	plan_ack(plan, r, s);
 	plan_numbers(plan, r, s, r->own_scale);
-	plan_sequence(plan, r, s);
+	plan_sequence(plan, r, s, high);
 	u32 bytes_on_new = plan->new && s->length && plan->old_bytes < s->length;
 	timestamps_out(&plan->ts, r, s, bytes_on_new);
 	plan->tell_beta = bytes_on_new && !(r->flags & (RECONFIG_TIMESTAMPS | RECONFIG_BETA_OUT));
@@ -210,6 +212,7 @@ struct in_plan {
 	u32 ack_of_path;        /* what the segment said, before what is delivered was raised */
 	u32 sack_delta;
 	u32 tsval, tsecr;
+	u32 news;               /* it acknowledges more than any before: no probe, it must arrive */
 	u32 ready_now, first_now, drained_now;
 };
 
@@ -233,7 +236,7 @@ INLINE void window_judge(const struct in_plan *plan, struct reconfig *r)
 {
 	u32 edge = plan->ack + (plan->window << (r->known_scale & 15));
 
-	if (seq_before(edge, r->edge_delivered))
+	if (seq_before(edge + (1u << (r->known_scale & 15)), r->edge_delivered)) /* its field is rounded */
 		r->flags &= ~(u32)RECONFIG_EDGE;
 	else
 		r->flags |= RECONFIG_EDGE;
@@ -248,6 +251,7 @@ INLINE void ack_deliver(struct in_plan *plan, struct reconfig *r)
 		plan->ack = r->ack_delivered;
 		plan->window = r->window_delivered;
 	} else {
+		plan->news = seq_after(plan->ack, r->ack_delivered);
 		r->ack_delivered = plan->ack;
 		r->window_delivered = plan->window;
 	}
@@ -258,7 +262,7 @@ INLINE void ack_deliver(struct in_plan *plan, struct reconfig *r)
  * behind what it has received.  It gets the number that it expects.  (One less is a probe, which wants an answer.) */
 INLINE void bare_ack_place(struct in_plan *plan, const struct reconfig *r, const struct segment *s)
 {
-	if (!s->length && !(s->flags & TCP_RST) && seq_before(plan->seq, r->expected - 1))
+	if (!s->length && !(s->flags & TCP_RST) && seq_before(plan->seq, r->expected - !plan->news))
 		plan->seq = r->expected;
 }
 
@@ -268,14 +272,14 @@ INLINE void plan_in_old(struct in_plan *plan, struct reconfig *r, const struct s
 
 	if (s->length && seq_after(end, r->old_rcvd))
 		r->old_rcvd = end;
-	if (s->flags & TCP_ACK) {
+	plan->answer = r->phase >= PHASE_READY && s->length && !seq_after(end, r->old_rcvd_acked);
+	plan->answer_ack = r->old_rcvd_acked;
+	plan->drop = plan->answer || r->phase >= PHASE_SETTLING;
+	if (s->flags & TCP_ACK && !plan->drop) { /* what is dropped tells the stack nothing */
 		r->old_sent_acked = seq_max(r->old_sent_acked, plan->ack);
 		r->old_window = plan->window;
 		ack_deliver(plan, r);
 	}
-	plan->answer = r->phase >= PHASE_READY && s->length && !seq_after(end, r->old_rcvd_acked);
-	plan->answer_ack = r->old_rcvd_acked;
-	plan->drop = plan->answer || r->phase >= PHASE_SETTLING;
 	timestamps_in_old(r, s, &plan->tsval);
 	bare_ack_place(plan, r, s);
 	plan->drained_now = drained_check(r, now);

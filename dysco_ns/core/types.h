@@ -85,7 +85,7 @@ struct seen {
 	u32 window;             /* the header's field, unscaled */
 	u32 has;                /* enum seen_has: numbers start anywhere, so zero does not mean none */
 };
-enum seen_has { SEEN_SEQ = 1, SEEN_ACK = 2, SEEN_TSVAL = 4 };
+enum seen_has { SEEN_SEQ = 1, SEEN_ACK = 2, SEEN_TSVAL = 4, SEEN_UNSCALED = 8 }; /* the window is a SYN-ACK's */
 
 enum side { SIDE_LEFT, SIDE_RIGHT };    /* which subsession of the session an entry or a record belongs to */
 enum direction { RIGHTWARD, LEFTWARD };
@@ -214,6 +214,7 @@ enum reconfig_flag {
 	RECONFIG_EDGE = 32768,      /* the other end host offers at least the window that was delivered */
 	RECONFIG_RIGHT_OF = 16384,  /* left anchor: right_anchor still names the last middlebox to leave */
 	RECONFIG_ECHOED = 65536,    /* what arrives echoes timestamps with beta: none without is under way any more */
+	RECONFIG_TS_LEVEL = 131072, /* the new path's timestamps have caught up with the old one's: none need raising any more */
 	RECONFIG_SYN_ACK = 8192,    /* left anchor: the new path's SYN-ACK has come */
 };
 

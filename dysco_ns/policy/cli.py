@@ -253,7 +253,7 @@ def reconfigure(
     chain: Annotated[Optional[str], typer.Option(metavar="M1,M2", help="the whole chain, '' for none")] = None,
     wait: Annotated[bool, typer.Option(help="wait and say how it ended")] = True,
     timeout: Annotated[float, typer.Option(help="seconds to wait for each session")] = 30.0,
-    retries: Annotated[int, typer.Option(help="how often to try again when another reconfiguration is in the way")] = 4,
+    retries: Annotated[int, typer.Option(help="how often to try again when another reconfiguration is in the way")] = 6,
     at: At = None,
     as_json: Json = False,
 ) -> None:

@@ -33,7 +33,7 @@ int view_read(const struct packet *p, struct view *v)
 		else if (o[0] == 8)
 			v->has_ts = 1, v->tsval = get32(o + 2), v->tsecr = get32(o + 6);
 		else if (o[0] == 254)
-			v->control = 1;
+			v->control = n == 4, v->told = n != 4; /* a message; or it tells a beta */
 		else if (o[0] == 5)
 			for (v->sacks = 0; v->sacks < (n - 2) / 8 && v->sacks < 4; v->sacks++)
 				v->sack[v->sacks] = (struct range){ get32(o + 2 + 8 * v->sacks), get32(o + 6 + 8 * v->sacks) };

@@ -118,8 +118,7 @@ void sign_start(struct sim *s, int host)
 	pad_block(key->inner, 0x36);
 	pad_block(key->outer, 0x5c);
 	key->valid = 1;
-	s->agent[host]->config.flags |= CONFIG_SIGN;
-	s->agent[host]->config.key = KEY;
+	s->agent[host]->config.domain[0] = (struct domain){ .sign = 1, .key = KEY };
 }
 
 static int is_message(const struct packet *p, const struct view *v)

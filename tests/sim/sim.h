@@ -225,7 +225,7 @@ enum { IP_AT = 14, TCP_AT = 34, PAYLOAD_MAX = 8000 };
 /* A segment's header, read by the observer's and the end points' own parser. */
 struct view {
 	uint32_t src, dst, sport, dport, seq, ack, flags, window, payload, data_at;
-	uint32_t has_ts, tsval, tsecr, sacks, mss, scale, has_scale, sack_ok, control;
+	uint32_t has_ts, tsval, tsecr, sacks, mss, scale, has_scale, sack_ok, control, told;
 	struct range sack[4];
 };
 int view_read(const struct packet *p, struct view *v);

@@ -373,7 +373,7 @@ void tcp_receive(struct tcp *t, const struct packet *p)
 {
 	struct view v;
 
-	if (view_read(p, &v) || v.control) {
+	if (view_read(p, &v) || v.control || v.told) {
 		sim_wrong(t->sim, "host %d was given a segment that it must not see", t->host);
 		return;
 	}
