@@ -388,6 +388,14 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	return no_room(port_put_egress(&session, e));
 }
 
+/* A new path brings back a session that has left this middlebox, by the port that it had: no repeated SYN. */
+INLINE int another_path(const struct scratch *x, const struct session *s)
+{
+	const struct new_path *path = &x->lists.new_path;
+
+	return path->txid && path->txid != s->new_path.txid && s->flags & (SESSION_LEFT_CHAIN | SESSION_RST);
+}
+
 /* A SYN with a message of ours begins or repeats a session; it goes on to the local stack. */
 INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
 {
@@ -395,9 +403,9 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 	u64 nonce = m->header.nonce;
 	struct entry *e = port_ingress(key);
 
-	if (e && (e->nonce != nonce || e->flags & ENTRY_TOMBSTONE)) { /* one that comes back may have drawn the port that it had */
-		u64 old = e->nonce;
-		struct session *s = port_session(&old);
+	u64 old = e ? e->nonce : 0;
+	struct session *s = e ? port_session(&old) : 0;
+	if (e && (old != nonce || !s || another_path(x, s))) {
 		if (s && !s->over_ns) {
 			port_count(COUNT_DROP_COLLISION);
 			return VERDICT_DROP;
@@ -424,7 +432,7 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 	} else {
 		port_count(COUNT_SYN_REPEATED);
 	}
-	struct session *s = e ? port_session(&nonce) : &x->session;
+	s = e ? s : &x->session;
 	if (!s || setup_detach(p))
 		return VERDICT_DROP;
 	segment_set_tuple(&x->segment, &s->left_tuple);
