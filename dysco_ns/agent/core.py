@@ -70,15 +70,17 @@ class Core:
         events: bool,
         policy_slots: int,
         throttle: int | None = None,
+        parking: int = 0,
     ) -> None:
         """Writes struct config.  `events`: somebody listens to all of them; `throttle`: most bytes of window that are
-        offered while a session is reconfigured."""
+        offered while a session is reconfigured; `parking`: index of the interface where segments wait."""
         self.interfaces = interfaces
         self.programs.map("config_table").put(
             0,
             {
                 "layout_version": 1,
                 "flags": CONFIG_EVENTS if events else 0,
+                "parking": parking,
                 "throttle": 0 if throttle is None else throttle + 1,
                 "first_port": FIRST_PORT,
                 "ports": PORTS,

@@ -18,7 +18,9 @@ from dysco_ns.agent.core import Core, Event, address_of_value, new_txid
 from dysco_ns.agent.domains import Domains
 from dysco_ns.agent.expiry import Expiry
 from dysco_ns.agent.hops import Hops
-from dysco_ns.agent.leader import CONTROL_RIGHT_OF, Leader, Outcome
+from dysco_ns.agent.leader import CONTROL_GO, CONTROL_RIGHT_OF, PARK, Leader, Outcome
+from dysco_ns.agent.migration import Migration
+from dysco_ns.agent.parking import Parking
 from dysco_ns.agent.policies import Policies
 from dysco_ns.ebpf.btf import Btf
 from dysco_ns.ebpf.events import EventRing
@@ -64,6 +66,7 @@ class Daemon:
         self._policy_slots = 0
         self.domains = Domains(self.core, settings.key, settings.domains)
         self.throttle = settings.throttle
+        self.parking = Parking(self.core)
         self.expiry = Expiry(self.core, settings.idle_s, settings.heartbeat_s)
 
     # ---- life ----
@@ -86,6 +89,7 @@ class Daemon:
             events=bool(self.listeners),
             policy_slots=policy_slots,
             throttle=self.throttle,
+            parking=self.parking.index,
         )
 
     def look_around(self) -> None:
@@ -109,6 +113,15 @@ class Daemon:
             record = self.core.record(nonce, 1)
             if record and record["phase"] < 4:
                 self.leader.resume(nonce, record, now)
+            for side in (0, 1) if record else (0,):
+                self._go_on(nonce, side)
+
+    def _go_on(self, nonce: int, side: int) -> None:
+        """What waited at a daemon that died is lost, and TCP sends it again; nothing waits any longer."""
+        record = self.core.record(nonce, side)
+        if record and record["flags"] & PARK:
+            self.core.command("release", nonce=nonce, txid=record["txid"], flags=CONTROL_GO)
+            self.core.command("unpark", nonce=nonce, txid=record["txid"], side=side)
 
     async def serve(self, ready: Any = None) -> None:
         """Runs until a stop request or SIGTERM."""
@@ -130,9 +143,20 @@ class Daemon:
         server.close()
         self.socket_path.unlink(missing_ok=True)
 
-    def reconfigure(self, nonce: int, change: dict[str, Any], done: Any = None) -> None:
-        """Leads a reconfiguration of a session; `done` hears its outcome."""
-        self.leader.start(nonce, change, done)
+    def reconfigure(self, nonce: int, change: dict[str, Any], done: Any = None, migration: Migration | None = None) -> None:
+        """Leads a reconfiguration of a session; `done` hears its outcome.  With a migration the state of a middlebox
+        moves before new data takes the new path."""
+
+        def begin() -> None:
+            assert migration
+            task = asyncio.ensure_future(migration.run(nonce))
+            task.add_done_callback(ended)
+
+        def ended(task: asyncio.Future[tuple[str, float]]) -> None:
+            self.leader.migrated(nonce, *task.result())
+            self._poke.set()
+
+        self.leader.start(nonce, change, done, begin if migration else None)
         self._poke.set()
 
     def stop(self) -> None:
@@ -169,6 +193,8 @@ class Daemon:
             self.reconfigure(event.nonce, {"right_anchor": address_of_value(event.value), "flags": CONTROL_RIGHT_OF})
         elif event.kind == "moved":
             self.reconfigure(event.nonce, {"right_anchor": address_of_value(event.value)})
+        elif event.kind in ("unpark", "cancelled"):
+            self._unpark(event)
         elif event.kind == "left_chain":
             self._close_sockets(event.nonce)
         elif event.kind == "session_silent":
@@ -184,6 +210,13 @@ class Daemon:
                 "side": ("left", "right")[event.side & 1],
             }
         )
+
+    def _unpark(self, event: Event) -> None:
+        """What waits for a session goes now: on the new path, or, if the attempt was cancelled, on the old one."""
+        self.parking.release(event.nonce)
+        if event.kind == "unpark":
+            self.core.command("unpark", nonce=event.nonce, txid=event.txid, side=event.side)
+            self.parking.release(event.nonce)  # what came meanwhile
 
     def _close_sockets(self, nonce: int) -> None:
         """Both sockets of a proxy that has left read end of file now."""

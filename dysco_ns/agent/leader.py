@@ -19,7 +19,9 @@ GIVE_UP_S = 3.0  # no new path until then: cancel
 RELEASE_FIRST_S, RELEASE_LAST_S = 0.02, 1.0
 FORGET_S = 2.0  # a record that has settled is dropped after this
 SIDE_RIGHT = 1
-CONTROL_RIGHT_OF = 1
+CONTROL_RIGHT_OF, CONTROL_PARK, CONTROL_GO = 1, 64, 128
+
+PARK = 262144  # RECONFIG_PARK
 
 RETRY_HELPS = {"locked", "busy", "timeout", "not_spliced", "bad_state"}
 REASONS = {
@@ -34,6 +36,7 @@ REASONS = {
     "bad_state": "the session is not established",
     "no_room": "the agent's tables are full",
     "nat": "the left neighbour is behind a NAT without an agent: start it from that side",
+    "parking": "an anchor has no place where segments could wait (/dev/net/tun), so no state can be migrated",
     "in_use": "a session with this five-tuple is open",
     "timeout": "no answer: a host on the old or the new path has no agent, another key, or is down",
 }
@@ -55,6 +58,7 @@ class Outcome:
     reconfig_us: float | None = None
     first_byte_us: float | None = None
     old_path_drained_us: float | None = None
+    migration_us: float | None = None  # from "both anchors wait" to "the state has moved"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -65,6 +69,7 @@ class Outcome:
             "reconfig_us": self.reconfig_us,
             "first_byte_us": self.first_byte_us,
             "old_path_drained_us": self.old_path_drained_us,
+            "migration_us": self.migration_us,
         }
 
 
@@ -77,6 +82,9 @@ class Attempt:
     wait: float
     ready: bool = False
     cancelling: bool = False
+    migrate: Callable[[], None] | None = None  # begins to move a middlebox's state; `migrated` hears the end
+    migration: str = ""  # "", "under way", "done", or why it failed
+    migration_us: float | None = None
     done: list[Callable[[Outcome], None]] = field(default_factory=list)
 
 
@@ -89,10 +97,19 @@ class Leader:
         self.attempts: dict[int, Attempt] = {}
         self._forget: list[tuple[float, int, int, int]] = []
 
-    def start(self, nonce: int, change: dict[str, Any], done: Callable[[Outcome], None] | None = None) -> None:
-        """Requests the lock for a change (fields of struct command); `done` hears how it ended."""
+    def start(
+        self,
+        nonce: int,
+        change: dict[str, Any],
+        done: Callable[[Outcome], None] | None = None,
+        migrate: Callable[[], None] | None = None,
+    ) -> None:
+        """Requests the lock for a change (fields of struct command); `done` hears how it ended.  `migrate` is called
+        when both anchors hold back new data and the old path has drained; then `migrated` must be."""
         txid, now = new_txid(), time.monotonic()
-        attempt = Attempt(nonce, txid, now, now + FIRST_REPEAT_S, FIRST_REPEAT_S)
+        attempt = Attempt(nonce, txid, now, now + FIRST_REPEAT_S, FIRST_REPEAT_S, migrate=migrate)
+        if migrate:
+            change = {**change, "flags": change.get("flags", 0) | CONTROL_PARK}
         if done:
             attempt.done.append(done)
         if nonce in self.attempts:
@@ -106,6 +123,13 @@ class Leader:
     def resume(self, nonce: int, record: dict[str, Any], now: float) -> None:
         """Takes up a reconfiguration that an earlier daemon left in the tables."""
         self.attempts[nonce] = Attempt(nonce, record["txid"], now, now, FIRST_REPEAT_S, ready=record["phase"] >= 3)
+
+    def migrated(self, nonce: int, problem: str, took_us: float) -> None:
+        """The state has moved, or (`problem`) it has not: then the attempt is cancelled."""
+        attempt = self.attempts.get(nonce)
+        if attempt and attempt.migration == "under way":
+            attempt.migration, attempt.migration_us = problem or "done", took_us
+            attempt.next_at, attempt.wait, attempt.started = 0.0, RELEASE_FIRST_S, time.monotonic()
 
     # ---- events of the data path ----
 
@@ -122,10 +146,17 @@ class Leader:
             attempt.next_at = now + RELEASE_FIRST_S
         elif event.kind == "drained":
             attempt.next_at = now
+        elif event.kind == "migrate" and not attempt.migration and attempt.migrate:
+            attempt.migration = "under way"
+            attempt.migrate()
         elif event.kind == "old_path_gone":
             self._end(attempt, self._success(event))
         elif event.kind == "cancelled":
-            self._end(attempt, Outcome(event.nonce, "cancelled", "timeout"))
+            self._end(attempt, Outcome(event.nonce, "cancelled", self._why(attempt)))
+
+    def _why(self, attempt: Attempt) -> str:
+        failed = attempt.migration not in ("", "under way", "done")
+        return f"the state was not migrated: {attempt.migration}" if failed else "timeout"
 
     def _reason(self, value: int) -> str:
         refusals: dict[int, str] = getattr(self._core, "refusals", {})
@@ -137,7 +168,8 @@ class Leader:
         def since(name: str) -> float | None:
             return (r[name] - r["lock_ns"]) / 1000 if r.get(name) else None
 
-        return Outcome(event.nonce, "done", "", since("ready_ns"), since("first_byte_ns"), since("drained_ns"))
+        migration_us = self.attempts[event.nonce].migration_us
+        return Outcome(event.nonce, "done", "", since("ready_ns"), since("first_byte_ns"), since("drained_ns"), migration_us)
 
     # ---- timers ----
 
@@ -147,8 +179,9 @@ class Leader:
             if attempt.next_at <= now:
                 self._due(attempt, now)
         for at, nonce, txid, side in [f for f in self._forget if f[0] <= now]:
-            self._core.command("forget_record", nonce=nonce, txid=txid, side=side)
             self._forget.remove((at, nonce, txid, side))
+            if self._core.command("forget_record", nonce=nonce, txid=txid, side=side) == "busy":
+                self._forget.append((now + FORGET_S, nonce, txid, side))  # something is to be learnt still
         times = [a.next_at for a in self.attempts.values()] + [f[0] for f in self._forget]
         return min(times, default=now + 1.0)
 
@@ -156,11 +189,14 @@ class Leader:
         last = RELEASE_LAST_S if attempt.ready else LAST_REPEAT_S
         attempt.wait = min(attempt.wait * 2, last)
         attempt.next_at = now + attempt.wait
-        if attempt.ready:
-            self._send(attempt, "release")
-        elif now - attempt.started < GIVE_UP_S:
+        failed = attempt.migration not in ("", "under way", "done")
+        if attempt.ready and not failed:
+            self._send(attempt, "release", flags=CONTROL_GO if attempt.migration == "done" else 0)
+        elif failed and now - attempt.started < GIVE_UP_S:
+            self._send(attempt, "cancel")
+        elif not attempt.ready and now - attempt.started < GIVE_UP_S:
             self._send(attempt, "repeat")
-        elif not attempt.cancelling:
+        elif not attempt.cancelling and not failed:
             attempt.cancelling = True
             attempt.next_at = now + FIRST_REPEAT_S
             self._send(attempt, "cancel")
@@ -169,10 +205,10 @@ class Leader:
             if reason == "bad_state":  # the right anchor has answered after all: go on
                 attempt.started, attempt.cancelling = now, False
             else:
-                self._end(attempt, Outcome(attempt.nonce, "cancelled", "timeout"))
+                self._end(attempt, Outcome(attempt.nonce, "cancelled", self._why(attempt)))
 
-    def _send(self, attempt: Attempt, what: str) -> None:
-        if self._core.command(what, nonce=attempt.nonce, txid=attempt.txid) == "no_session":
+    def _send(self, attempt: Attempt, what: str, **fields: Any) -> None:
+        if self._core.command(what, nonce=attempt.nonce, txid=attempt.txid, **fields) == "no_session":
             self._end(attempt, Outcome(attempt.nonce, "failed", "session_over"))
 
     # ---- ends ----

@@ -18,6 +18,7 @@ from dysco_ns.agent.core import new_txid
 from dysco_ns.agent.domains import BadDomain
 from dysco_ns.agent.filters import BadFilter, Matcher
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, REASONS, RETRY_HELPS, Outcome
+from dysco_ns.agent.migration import Migration, NoState, export_state, import_state
 from dysco_ns.agent.policies import MAX_MIDDLEBOXES, BadPolicy, resolve
 from dysco_ns.agent.types import BadType
 
@@ -54,7 +55,7 @@ async def answer(daemon: Daemon, request: Json) -> Json:
         if not handler:
             raise Refused(f"unknown request '{request.get('op')}': one of {', '.join(sorted(HANDLERS))}")
         return {"ok": True, **(await handler(daemon, request))}
-    except (BadPolicy, BadFilter, BadDomain, BadType) as error:
+    except (BadPolicy, BadFilter, BadDomain, BadType, NoState) as error:
         return {"ok": False, "error": str(error), "retry": False}
     except Refused as error:
         return {"ok": False, "error": str(error), "retry": error.retry}
@@ -260,6 +261,7 @@ def _change(daemon: Daemon, request: Json) -> Change:
 
 async def _reconfigure(daemon: Daemon, request: Json) -> Json:
     nonces, change = _selected(daemon, request, leads=True), _change(daemon, request)
+    migration = Migration(*map(str, request["migrate"])) if "migrate" in request else None
     gate = asyncio.Semaphore(AT_ONCE)
     retries = int(request.get("retries", RETRIES))
     timeout = float(request.get("timeout_s", DEFAULT_TIMEOUT_S))
@@ -275,7 +277,7 @@ async def _reconfigure(daemon: Daemon, request: Json) -> Json:
         if not s:
             return Outcome(nonce, "refused", "no_session")
         try:
-            daemon.reconfigure(nonce, change.command(s), end)
+            daemon.reconfigure(nonce, change.command(s), end, migration)
         except Refused as error:
             return Outcome(nonce, "refused", str(error))
         try:
@@ -296,6 +298,22 @@ async def _reconfigure(daemon: Daemon, request: Json) -> Json:
     if not request.get("wait", True):
         return {"started": [f"{n:016x}" for n in nonces]}
     return {"results": [(await task).as_json() for task in work]}
+
+
+async def _state_export(daemon: Daemon, request: Json) -> Json:
+    return {"state": await asyncio.to_thread(export_state, _session(daemon, request))}
+
+
+async def _state_import(daemon: Daemon, request: Json) -> Json:
+    await asyncio.to_thread(import_state, _session(daemon, request), request["state"])
+    return {}
+
+
+def _session(daemon: Daemon, request: Json) -> Json:
+    found = daemon.core.session(int(str(request["session"]), 16))
+    if not found:
+        raise Refused(f"no session {request['session']} here")
+    return found
 
 
 async def _move(daemon: Daemon, request: Json) -> Json:
@@ -340,6 +358,8 @@ HANDLERS: dict[str, Callable[[Daemon, Json], Awaitable[Json]]] = {
     "splice": _splice,
     "next": _next,
     "move": _move,
+    "state_export": _state_export,
+    "state_import": _state_import,
     "select": _select,
     "reconfigure": _reconfigure,
 }

@@ -97,6 +97,8 @@ INLINE int leave_on_both(struct packet *p, struct scratch *x, struct entry *e, s
 	} else {
 		port_count(COUNT_SPLIT);
 	}
+	if (plan->park)
+		return head ? VERDICT_DROP : port_park(p); /* what straddles is sent again */
 	header_for_new(s, r, plan);
 	if (segment_write(p))
 		return VERDICT_DROP;
@@ -142,7 +144,7 @@ INLINE void settle(struct reconfig *r, struct entry *out, struct entry *in, u64 
 	if (r->flags & RECONFIG_TIMESTAMPS)
 		all |= RECONFIG_TS_OFFSET | (r->beta_out && !waited ? RECONFIG_ECHOED : 0);
 
-	if (r->phase != PHASE_SETTLING || (r->flags & all) != all || !out || !in)
+	if (r->phase != PHASE_SETTLING || (r->flags & all) != all || r->flags & RECONFIG_PARK || !out || !in)
 		return;
 	if (r->flags & RECONFIG_TIMESTAMPS && !waited && !ts_level(r))
 		return;
@@ -192,24 +194,30 @@ INLINE int anchor_egress(struct packet *p)
 	e->packets++;
 	e->bytes += s->payload;
 	struct config *config = port_config();
-	struct out_plan plan = { .throttle = config ? config->throttle : 0 };
+	struct out_plan *plan = (struct out_plan *)x->plan; /* not on the stack: the verifier would follow every decision */
+	_Static_assert(sizeof(*plan) <= sizeof(x->plan), "room for a plan");
+	__builtin_memset(plan, 0, sizeof(*plan));
+	plan->throttle = config ? config->throttle : 0;
+	plan->was_parked = (u32)port_was_parked(p);
 	u64 now = port_now();
 	port_lock(r);
-	plan_out(&plan, r, s, high, now);
+	plan_out(plan, r, s, high, now);
 	port_unlock(r);
-	if (plan.drained_now)
+	if (plan->drained_now)
 		tell(EVENT_DRAINED, e->nonce, r->txid, 0, e->side);
-	if (plan.tell_beta)
-		tell_beta(p, e->nonce, e->side, plan.ack_new, plan.window_new);
-	if (plan.old && plan.new)
-		return leave_on_both(p, x, e, r, &plan);
-	if (plan.new) {
-		header_for_new(s, r, &plan);
+	if (plan->tell_beta)
+		tell_beta(p, e->nonce, e->side, plan->ack_new, plan->window_new);
+	if (plan->park && !plan->old)
+		return port_park(p);
+	if (plan->old && (plan->new || plan->park))
+		return leave_on_both(p, x, e, r, plan);
+	if (plan->new) {
+		header_for_new(s, r, plan);
 		return leave_on(p, r->new_next_hop);
 	}
-	if (!plan.old)
+	if (!plan->old)
 		return VERDICT_DROP;
-	header_for_old(s, e, &plan);
+	header_for_old(s, e, plan);
 	return leave_on(p, e->next_hop);
 }
 

@@ -25,6 +25,7 @@ INLINE void control_start(struct scratch *x, const struct reconfig *r, u64 nonce
 	m->right_delta = be32_of(delta_of(port_egress(&out_key), m));
 	if (!r->handle && r->flags & RECONFIG_RIGHT_OF)
 		m->flags |= CONTROL_RIGHT_OF;
+	m->flags |= r->flags & RECONFIG_PARK ? CONTROL_PARK : 0;
 }
 
 /* Sends the control message in scratch along the old path. */
@@ -58,13 +59,16 @@ INLINE u32 command_reconfigure(struct packet *p, struct scratch *x, struct confi
 	struct entry *out = port_egress(&out_key), *in = port_ingress(&old_in);
 	if (!out || !in || !(s->offer[LEFTWARD].has & OFFER_SEEN) || !both_ways_seen(out, in))
 		return REFUSED_BAD_STATE;
+	if (c->flags & CONTROL_PARK && !config->parking)
+		return REFUSED_PARKING;
 	if (lock_take(s, c->txid, s->right_sub.src))
 		return REFUSED_LOCKED;
 	r = (struct reconfig *)x->reconfig;
 	__builtin_memset(r, 0, sizeof(*r));
 	r->txid = c->txid;
 	r->phase = PHASE_LOCKING;
-	r->flags = RECONFIG_LEFT_ANCHOR | (c->flags & CONTROL_RIGHT_OF ? RECONFIG_RIGHT_OF : 0);
+	r->flags = RECONFIG_LEFT_ANCHOR | (c->flags & CONTROL_RIGHT_OF ? RECONFIG_RIGHT_OF : 0) |
+		   (c->flags & CONTROL_PARK ? RECONFIG_PARK : 0);
 	r->left_anchor = s->right_sub.src;
 	r->right_anchor = c->right_anchor ? c->right_anchor : s->right_sub.dst;
 	r->out_key = out_key;
@@ -104,10 +108,10 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 	}
 	u32 type = MESSAGE_REQUEST_LOCK, flags = 0, beta = 0;
 	if (c->kind == COMMAND_CANCEL) {
-		if (r->phase >= PHASE_READY || r->flags & RECONFIG_SYN_ACK)
+		if (!can_undo(r) || (r->phase < PHASE_READY && r->flags & RECONFIG_SYN_ACK))
 			return REFUSED_BAD_STATE;
 		type = MESSAGE_CANCEL;
-		if (r->phase == PHASE_HANDSHAKE)
+		if (r->phase >= PHASE_HANDSHAKE)
 			new_path_reset(p, x, r);
 	} else if (c->kind == COMMAND_RELEASE) {
 		struct entry *out = port_egress(&r->out_key), *in = port_ingress(&r->old_in);
@@ -116,13 +120,17 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 		u64 now = port_now();
 		port_lock(r);
 		u32 drained = release_update(r, out, in, now);
+		u32 go = c->flags & CONTROL_GO && r->flags & RECONFIG_PARK && !(r->flags & RECONFIG_GO);
+		r->flags |= go ? RECONFIG_GO : 0;
 		port_unlock(r);
 		if (drained)
 			tell(EVENT_DRAINED, nonce, r->txid, 0, SIDE_RIGHT);
+		if (go)
+			tell(EVENT_UNPARK, nonce, r->txid, 0, SIDE_RIGHT);
 		type = MESSAGE_RELEASE;
 		beta = r->beta_out;
 		flags = CONTROL_BETA | (r->flags & RECONFIG_BETA_IN ? CONTROL_BETA_KNOWN : 0) |
-			(r->flags & RECONFIG_DRAINED ? CONTROL_DRAINED : 0);
+			(r->flags & RECONFIG_DRAINED ? CONTROL_DRAINED : 0) | (r->flags & RECONFIG_GO ? CONTROL_GO : 0);
 	} else if (r->phase != PHASE_LOCKING) {
 		return REFUSED_BAD_STATE;
 	}
@@ -157,11 +165,28 @@ INLINE u32 command_forget_attempt(const struct command *c)
 		port_drop_reconfig(&key);
 		return REFUSED_NOT;
 	}
-	if (r->phase >= PHASE_READY || r->flags & RECONFIG_SYN_ACK)
+	if (!can_undo(r) || (r->phase < PHASE_READY && r->flags & RECONFIG_SYN_ACK))
 		return REFUSED_BAD_STATE;
 	if (c->side == SIDE_RIGHT)
 		s->lock = UNLOCKED;
 	attempt_undo(r, nonce, c->side & 1);
+	return REFUSED_NOT;
+}
+
+/* What had to wait has gone: from here on segments leave at once. */
+INLINE u32 command_unpark(const struct command *c)
+{
+	u64 nonce = c->nonce;
+	struct reconfig_key key = { nonce, c->side & 1, 0 };
+	struct reconfig *r = port_reconfig(&key);
+
+	if (!r || r->txid != c->txid || !(r->flags & RECONFIG_GO))
+		return REFUSED_NO_SESSION;
+	struct five_tuple new_in = r->new_in;
+	port_lock(r);
+	r->flags &= ~(u32)RECONFIG_PARK;
+	port_unlock(r);
+	settle(r, port_egress(&r->out_key), port_ingress(&new_in), nonce, c->side & 1, 0);
 	return REFUSED_NOT;
 }
 
@@ -301,6 +326,7 @@ INLINE u32 command_run(struct packet *p)
 	case COMMAND_REPEAT:
 	case COMMAND_RELEASE:
 	case COMMAND_CANCEL: return command_leader(p, x, config, c);
+	case COMMAND_UNPARK: return command_unpark(c);
 	case COMMAND_NEXT: return command_next(x, config, c);
 	case COMMAND_SPLICE: return command_splice(c);
 	case COMMAND_TRIGGER: return command_trigger(p, x, config, c);

@@ -169,7 +169,7 @@ INLINE int cancels_new_path(const struct segment *s, const struct entry *e, cons
 {
 	struct reconfig *r = e->slow && s->flags & TCP_RST ? record_of(e) : 0;
 
-	return r && r->phase < PHASE_READY && same_tuple(key, &r->new_in);
+	return r && can_undo(r) && same_tuple(key, &r->new_in);
 }
 
 /* SYN-ACK, FIN and RST change the session's record; then they are translated like any other segment.

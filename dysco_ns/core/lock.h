@@ -112,6 +112,9 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 	}
 	if (s->done_txid == txid)
 		return REFUSED_BAD_STATE; /* a replay */
+	struct config *config = port_config();
+	if (m->flags & CONTROL_PARK && !(config && config->parking))
+		return REFUSED_PARKING;
 	struct five_tuple out_key = reversed(&s->left_tuple);
 	struct entry *out = port_egress(&out_key), *in = port_ingress(&s->left_sub);
 	if (!out || !in)
@@ -129,6 +132,7 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 	r->old_in = s->left_sub;
 	r->peer_delta = be32_of(m->right_delta) + delta_of(in, m);
 	clock_gathered(r, m);
+	r->flags |= m->flags & CONTROL_PARK ? RECONFIG_PARK : 0;
 	r->lock_ns = port_now();
 	record_begin(r, s, SIDE_LEFT, out, in);
 	if (port_put_reconfig(&key, r))

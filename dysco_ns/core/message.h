@@ -56,6 +56,8 @@ enum control_flag {
 	CONTROL_BETA = 8,           /* beta holds: the sender's cutoff is fixed */
 	CONTROL_BETA_KNOWN = 16,    /* the sender knows the receiver's beta */
 	CONTROL_OVER = 32,          /* both anchors are drained: the old path may go */
+	CONTROL_PARK = 64,          /* new data waits for the old path to drain and a middlebox's state to move */
+	CONTROL_GO = 128,           /* it has moved */
 };
 
 struct control_message {

@@ -126,6 +126,12 @@ INLINE void new_path_reset(struct packet *p, struct scratch *x, const struct rec
 		port_send_copy(p, r->new_next_hop);
 }
 
+/* Until data has gone on the new path an attempt can be undone. */
+INLINE int can_undo(const struct reconfig *r)
+{
+	return r->phase < PHASE_READY || (r->phase == PHASE_READY && r->flags & RECONFIG_PARK && !(r->flags & RECONFIG_GO));
+}
+
 /* Undoes an attempt at an anchor: the old path goes on as before. */
 INLINE void attempt_undo(struct reconfig *r, u64 nonce, u32 side)
 {

@@ -20,6 +20,7 @@
  *            port_route(p, address, from)  index of the next hop, 0: no route; from: our address to use, 0: any
  *            port_loop(n, step, context)   calls step(i, context) up to n times, until it answers non-zero
  *   out      port_leave(p, hop)            the packet leaves towards a next hop
+ *            port_park(p)                  the packet waits where the daemon finds it; port_was_parked(p): it comes from there
  *            port_deliver(p)               the packet goes to the local stack as if it had arrived
  *            port_send_copy(p, hop)        a copy leaves now, the packet stays in hand
  *            port_emit(p)                  the emission in scratch leaves now

@@ -42,6 +42,7 @@ enum counter {
 	COUNT_SPLIT,
 	COUNT_SPLIT_FAILED,
 	COUNT_ANSWERED_ON_SPOT,
+	COUNT_PARKED,
 	COUNT_EVENT_LOST,
 	COUNT_NEXT_HOP_KERNEL,
 	COUNTERS
@@ -61,6 +62,7 @@ enum refusal {
 	REFUSED_BAD_STATE,
 	REFUSED_NO_ROOM,
 	REFUSED_IN_USE,
+	REFUSED_PARKING,        /* this anchor has no place where segments could wait */
 	REFUSED_NAT,            /* the left neighbour is behind a NAT that lets nothing in */
 	REFUSALS
 };
@@ -85,6 +87,8 @@ enum event_kind {
 	EVENT_TRIGGER,
 	EVENT_CANCELLED,
 	EVENT_NO_AGENT,         /* value: the next hop that has not answered */
+	EVENT_MIGRATE,          /* left anchor: both have drained and wait, the state can move */
+	EVENT_UNPARK,           /* what is parked may go */
 	EVENT_MOVED,            /* the right neighbour asks for a new path to itself (value: its address on the old one) */
 	EVENT_SESSION_SILENT,   /* for so long that its neighbours are to be asked */
 	EVENT_SESSION_LOST,     /* a neighbour no longer has it, or does not answer (value: its address) */
@@ -105,6 +109,8 @@ static inline __attribute__((always_inline)) int event_urgency(__u32 kind)
 	case EVENT_LEFT_CHAIN:
 	case EVENT_TRIGGER:
 	case EVENT_MOVED:
+	case EVENT_MIGRATE:
+	case EVENT_UNPARK:
 	case EVENT_CANCELLED: return AT_ONCE;
 	}
 	return FOR_LISTENERS;

@@ -117,7 +117,12 @@ INLINE int release_at_right_anchor(struct packet *p, struct scratch *x, struct s
 			tell(EVENT_NEW_PATH_READY, nonce, r->txid, 0, SIDE_LEFT);
 		if (drained)
 			tell(EVENT_DRAINED, nonce, r->txid, 0, SIDE_LEFT);
-		over = r->flags & RECONFIG_DRAINED && m->flags & CONTROL_DRAINED && m->flags & CONTROL_BETA_KNOWN;
+		if (m->flags & CONTROL_GO && r->flags & RECONFIG_PARK && !(r->flags & RECONFIG_GO)) {
+			r->flags |= RECONFIG_GO;
+			tell(EVENT_UNPARK, nonce, r->txid, 0, SIDE_LEFT);
+		}
+		over = r->flags & RECONFIG_DRAINED && m->flags & CONTROL_DRAINED && m->flags & CONTROL_BETA_KNOWN &&
+		       (!(r->flags & RECONFIG_PARK) || r->flags & RECONFIG_GO);
 		if (over)
 			old_path_end(s, r, nonce, SIDE_LEFT, out);
 	}
@@ -226,8 +231,11 @@ INLINE int release_answered(struct packet *p, struct scratch *x, struct config *
 	port_unlock(r);
 	if (drained)
 		tell(EVENT_DRAINED, nonce, txid, 0, SIDE_RIGHT);
+	u32 waiting = RECONFIG_PARK | RECONFIG_DRAINED | RECONFIG_PEER_DRAINED | RECONFIG_BETA_IN;
 	if (over)
 		old_path_end(s, r, nonce, SIDE_RIGHT, out);
+	else if ((r->flags & (waiting | RECONFIG_GO)) == waiting)
+		tell(EVENT_MIGRATE, nonce, txid, 0, SIDE_RIGHT);
 	return VERDICT_DROP;
 }
 
@@ -247,7 +255,7 @@ INLINE int cancel_arrived(struct packet *p, struct scratch *x, struct config *co
 		return passes_rightward(p, x, config, s, nonce);
 	struct reconfig_key record = { nonce, SIDE_LEFT, 0 };
 	struct reconfig *r = port_reconfig(&record);
-	if (r && r->txid == be32_of(m->txid) && r->phase < PHASE_READY)
+	if (r && r->txid == be32_of(m->txid) && can_undo(r))
 		attempt_undo(r, nonce, SIDE_LEFT);
 	return control_answer(p, x, key, MESSAGE_ACK_CANCEL, 0);
 }
@@ -266,7 +274,7 @@ INLINE int cancel_answered(struct packet *p, struct scratch *x, struct config *c
 		return lock_answer_passes(p, x, s, nonce, 0);
 	struct reconfig_key record = { nonce, SIDE_RIGHT, 0 };
 	struct reconfig *r = port_reconfig(&record);
-	if (r && r->txid == be32_of(m->txid) && r->phase < PHASE_READY) {
+	if (r && r->txid == be32_of(m->txid) && can_undo(r)) {
 		s->lock = UNLOCKED;
 		attempt_undo(r, nonce, SIDE_RIGHT);
 	}

@@ -72,6 +72,7 @@ struct scratch {
 	struct session session;
 	struct entry entry;
 	u64 reconfig[(sizeof(struct reconfig) + 7) / 8];        /* untyped: a spin lock may only lie in its map */
+	u64 plan[16];           /* struct out_plan, twopaths.h */
 	struct emission emission;
 	struct command command;
 	u8 view[128];           /* what a policy's filter sees */

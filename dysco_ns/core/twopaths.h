@@ -25,6 +25,8 @@ struct out_plan {
 	struct out_timestamps ts;
 	u32 tell_beta;          /* no timestamp does */
 	u32 throttle;           /* given: struct config */
+	u32 was_parked;         /* given: it has waited already */
+	u32 park;               /* the bytes for the new path wait */
 	u32 drained_now;
 };
 
@@ -198,7 +200,11 @@ INLINE void plan_out(struct out_plan *plan, struct reconfig *r, const struct seg
 	plan_sequence(plan, r, s, high);
 	u32 bytes_on_new = plan->new && s->length && plan->old_bytes < s->length;
 	timestamps_out(&plan->ts, r, s, bytes_on_new);
-	plan->tell_beta = bytes_on_new && !(r->flags & (RECONFIG_TIMESTAMPS | RECONFIG_BETA_OUT));
+	plan->tell_beta = bytes_on_new && !(r->flags & (RECONFIG_TIMESTAMPS | RECONFIG_BETA_OUT | RECONFIG_PARK));
+	if (r->flags & RECONFIG_PARK && !plan->was_parked) { /* nothing but the handshake has gone on the new path: it can be cancelled */
+		plan->park = bytes_on_new;
+		plan->new = 0;
+	}
 	if (plan->old && s->flags & TCP_ACK)
 		r->old_rcvd_acked = seq_max(r->old_rcvd_acked, plan->ack_old);
 	plan->drained_now = drained_check(r, now);

@@ -214,6 +214,8 @@ enum reconfig_flag {
 	RECONFIG_EDGE = 32768,      /* the other end host offers at least the window that was delivered */
 	RECONFIG_RIGHT_OF = 16384,  /* left anchor: right_anchor still names the last middlebox to leave */
 	RECONFIG_ECHOED = 65536,    /* what arrives echoes timestamps with beta: none without is under way any more */
+	RECONFIG_PARK = 262144,     /* new data waits until the state of a middlebox has moved: state migration */
+	RECONFIG_GO = 524288,       /* it has */
 	RECONFIG_TS_LEVEL = 131072, /* the new path's timestamps have caught up with the old one's: none need raising any more */
 	RECONFIG_SYN_ACK = 8192,    /* left anchor: the new path's SYN-ACK has come */
 };
@@ -277,8 +279,9 @@ enum command_kind {
 	COMMAND_RECONFIGURE,    /* as left anchor: lock the segment up to `right_anchor` (0: the neighbour; or right
 	                         * of it) and replace what is in it by `chain` */
 	COMMAND_REPEAT,         /* send again what has not been answered */
-	COMMAND_RELEASE,
+	COMMAND_RELEASE,        /* with CONTROL_GO: what is parked may go */
 	COMMAND_CANCEL,
+	COMMAND_UNPARK,         /* nothing is parked any more: segments leave at once again */
 	COMMAND_NEXT,           /* a local program opens a session, `tuple`: its SYN takes `chain` */
 	COMMAND_SPLICE,         /* join `nonce` (its last agent here) and `peer` (its first agent here) */
 	COMMAND_TRIGGER,        /* ask the left neighbour to remove this middlebox, or (without CONTROL_RIGHT_OF) for a new path
@@ -296,7 +299,7 @@ struct command {
 	u32 txid;
 	u64 nonce, peer;
 	be32 right_anchor;
-	u32 flags;              /* enum control_flag: CONTROL_RIGHT_OF */
+	u32 flags;              /* enum control_flag */
 	u32 delta[2];           /* by direction */
 	u32 chain_length;
 	be32 chain[MAX_MIDDLEBOXES];
@@ -330,6 +333,7 @@ struct domain {
 struct config {
 	u32 layout_version;
 	u32 flags;
+	u32 parking;            /* interface whose queue the daemon reads: where segments wait; 0: none */
 	u32 throttle;           /* most bytes of window offered during a reconfiguration, plus one; 0: no limit */
 	u32 first_port, ports;  /* range of subsession source ports; control ports lie above, as many */
 	u32 policy_slots;       /* slots in use, from the first */

@@ -15,7 +15,7 @@
 
 /* Marks by which the egress program knows what the core itself has sent.  The second is only honoured while an
  * emission is armed on this CPU. */
-enum { MARK_SENT = 0x44790001, MARK_EMIT = 0x44790002, MARK_TAG = 0x5e000000, MARK_TAG_MASK = 0xff000000 };
+enum { MARK_SENT = 0x44790001, MARK_EMIT = 0x44790002, MARK_PARKED = 0x44790003, MARK_TAG = 0x5e000000, MARK_TAG_MASK = 0xff000000 };
 enum { FAMILY_INET = 2 };
 
 /* ---- packet ---- */
@@ -331,6 +331,15 @@ INLINE void port_send_copy(struct packet *p, u32 index)
 	p->mark = 0;
 	bpf_skb_pull_data(p, AT_OPTIONS); /* the copy shares our headers until we make them our own */
 }
+
+NOINLINE int port_park(struct packet *p)
+{
+	struct config *config = port_config();
+
+	port_count(COUNT_PARKED);
+	return p && config && bpf_redirect(config->parking, 0) == TC_ACT_REDIRECT ? VERDICT_SENT : VERDICT_DROP;
+}
+INLINE int port_was_parked(struct packet *p) { return p->mark == MARK_PARKED; } /* the daemon's socket says so */
 
 INLINE int port_deliver(struct packet *p)
 {

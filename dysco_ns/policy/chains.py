@@ -26,6 +26,8 @@ class Network(Protocol):
 
     def address(self, host: str) -> str: ...
 
+    def socket(self, host: str) -> str: ...
+
 
 @dataclass(frozen=True)
 class Place:
@@ -55,6 +57,7 @@ class Change:
     after: str | None = None
     before: str | None = None
     chain: tuple[str, ...] | None = None
+    migrate: bool = False  # with replace, one by one: the state of the first moves to the second
 
 
 def walk(network: Network, host: str, session: str) -> list[Place]:
@@ -103,7 +106,9 @@ def plan(network: Network, chain: Sequence[Place], change: Change, asked: str) -
         raise BadChange(f"{leaving} is an end of the session, not a middlebox of its chain: {_names(chain)}")
     _check_new(network, chain, new, (chain[at].address,))
     left, address = chain[at - 1], chain[at].address
-    request = {"replace": {address: _addresses(network, new)}} if new else {"remove": address}
+    request: dict[str, Any] = {"replace": {address: _addresses(network, new)}} if new else {"remove": address}
+    if change.migrate:
+        request["migrate"] = [network.socket(chain[at].host), network.socket(_host_of(network, _addresses(network, new)[0]))]
     return [Step(left.host, left.session, request)]
 
 

@@ -251,6 +251,7 @@ def reconfigure(
     remove: Annotated[Optional[str], typer.Option(metavar="M", help="middlebox that leaves")] = None,
     replace: Annotated[Optional[str], typer.Option(metavar="M=M2[,M3]", help="middlebox that others replace")] = None,
     chain: Annotated[Optional[str], typer.Option(metavar="M1,M2", help="the whole chain, '' for none")] = None,
+    migrate: Annotated[bool, typer.Option(help="with --replace M=M2: M2 gets what M's conntrack knows of the session")] = False,
     wait: Annotated[bool, typer.Option(help="wait and say how it ended")] = True,
     timeout: Annotated[float, typer.Option(help="seconds to wait for each session")] = 30.0,
     retries: Annotated[int, typer.Option(help="how often to try again when another reconfiguration is in the way")] = 6,
@@ -267,6 +268,8 @@ def reconfigure(
         fail("say what to change: one of --insert, --remove, --replace, --chain", 2)
     if (after or before) and (not insert or (after and before)):
         fail("--after or --before says where --insert puts its middleboxes", 2)
+    if migrate and (not replace or len(_replacement(replace)[1]) != 1):
+        fail("--migrate goes with --replace M=M2, one for one", 2)
     change = Change(
         remove=remove,
         replace=_replacement(replace) if replace else None,
@@ -274,6 +277,7 @@ def reconfigure(
         after=after,
         before=before,
         chain=_listed(chain) if chain is not None else None,
+        migrate=migrate,
     )
     selected: dict[str, Any] = {"session": session, "match": match, "all": all_ or None}
     try:

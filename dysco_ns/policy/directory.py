@@ -63,6 +63,10 @@ class Directory:
             self._others[host] = [i["address"] for i in pinged["interfaces"]]
         return self._others[host]
 
+    def socket(self, host: str) -> str:
+        """Where the agent of a host listens."""
+        return str(self.client(host).path)
+
     def sessions(self, host: str) -> dict[str, Description]:
         """The sessions of a host's agent by their ID, asked once."""
         if host not in self._sessions:

@@ -52,8 +52,8 @@ class Orders:
 
 def direct(change: Change) -> dict[str, Any]:
     """The request to an agent that leads the change itself.  BadChange: only the whole chain tells who must."""
-    if change.chain is not None or change.before or change.after:
-        raise BadChange("--chain, --before and --after need the other agents of the session: only in a running lab")
+    if change.chain is not None or change.before or change.after or change.migrate:
+        raise BadChange("--chain, --before, --after and --migrate need the other agents of the session: only in a running lab")
     if change.remove:
         return {"remove": change.remove}
     if change.replace:

@@ -24,7 +24,7 @@ def talk(s, tag, pieces, piece):
     thread = threading.Thread(target=send); thread.start()
     got = hashlib.sha256()
     while data := s.recv(65536): got.update(data)
-    thread.join(); print(got.hexdigest(), flush=True)
+    thread.join(); sys.stdout.write(got.hexdigest() + chr(10)); sys.stdout.flush()
 """
 CLIENT = TALK + "talk(socket.create_connection((sys.argv[1], int(sys.argv[2]))), b'c', int(sys.argv[3]), int(sys.argv[4]))"
 SERVER = TALK + "l = socket.create_server(('', int(sys.argv[1]))); print('ready', flush=True)\n"

@@ -21,7 +21,7 @@ BY_HAND = (
     Mutant("anchors before the handshake is over", "newpath.h",
            "return (out->seen.has & in->seen.has & (SEEN_SEQ | SEEN_ACK)) == (SEEN_SEQ | SEEN_ACK);", "return 1;"),
     Mutant("a cancelled path resets the session", "datapath.h",
-           "return r && r->phase < PHASE_READY && same_tuple(key, &r->new_in);", "return 0;"),
+           "return r && can_undo(r) && same_tuple(key, &r->new_in);", "return 0;"),
     Mutant("no tombstones", "session.h", "\ts->burials++;\n\tentry_bury(port_ingress(&key));",
            "\tport_drop_ingress(&key);"),
     Mutant("checksum of the cut message forgotten", "setup_message.h",
