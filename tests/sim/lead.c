@@ -134,7 +134,10 @@ void lead_timer(struct sim *s)
 			continue;
 		}
 		s->forget[i] = s->forget[--s->forgets];
-		command(s, f.host, COMMAND_FORGET_RECORD, f.nonce, f.txid, f.side);
+		if (command(s, f.host, COMMAND_FORGET_RECORD, f.nonce, f.txid, f.side) == REFUSED_BUSY) {
+			f.at = s->now + FORGET; /* something is to be learnt still */
+			s->forget[s->forgets++] = f;
+		}
 	}
 }
 
