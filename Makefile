@@ -22,7 +22,7 @@ SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/c
 SIM_HEADERS := $(wildcard dysco_ns/core/*.h dysco_ns/host/*.h tests/sim/*.h)
 SIMULATORS := $(BUILD)/libsim.so $(BUILD)/sim $(BUILD)/sim-sanitized
 
-.PHONY: help setup build doctor experiment-proxy-removal experiments bench figures notebooks test test-unit verify fuzz mutants \
+.PHONY: help setup build doctor experiment-proxy-removal experiment-switch experiments test-all bench figures notebooks test test-unit verify fuzz mutants \
 	static clean
 
 help: ## this list
@@ -74,7 +74,10 @@ doctor: $(BUILD)/.setup ## what this machine can and cannot run, and what to do 
 experiment-proxy-removal: build ## the main job: a proxy leaves live TCP sessions (paper Fig. 12-14)
 	@$(LAB) run proxy-removal --profile $(PROFILE) $(addprefix --set ,$(SET))
 
-experiments: experiment-proxy-removal ## all experiments
+experiment-switch: build ## goodput while middleboxes come and go under load of 100 sessions
+	@$(LAB) run switch --profile $(PROFILE) $(addprefix --set ,$(SET))
+
+experiments: experiment-proxy-removal experiment-switch ## all experiments
 
 bench: build ## cost of the data path and of connect(), each beside its baseline in one run
 	@$(LAB) run bench --profile $(PROFILE) $(addprefix --set ,$(SET))
@@ -99,7 +102,10 @@ test-unit: build $(SIMULATORS) ## tests that need no network: units, simulator
 test: static $(SIMULATORS) ## proves the code: static checks, units, simulator, real networks
 	$(SUDO) $(VENV)/pytest tests
 
-verify: build ## the model of the lock handshake under Spin: every contention of two anchors over up to four hosts
+test-all: static $(SIMULATORS) ## every protocol case and the long searches (hours); goes on where it was interrupted
+	@$(SUDO) tools/test_all.sh
+
+verify: build ## the protocol's models under Spin: contention for locks, data on two paths with betas
 	@$(VENV)/python -m tests.model $(PROFILE)
 
 fuzz: build ## libFuzzer on the core for TIME seconds (default 60), under sanitizers

@@ -31,6 +31,7 @@ STEPS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("delete", {"remove": "mb2"}),
 )
 INTERVAL_MS, WINDOW_S = 20, 0.1
+SPARE_S = 6.0  # the steps take time, too, and a while of undisturbed traffic must follow the last
 PAUSE_S = {"quick": 4.0, "paper": 15.0}  # between the steps
 
 
@@ -46,7 +47,7 @@ def run(directory: RunDirectory, options: Options) -> None:
         address = lab.topology.host("server").address
         idle = Sampler(1.0, lambda now: dict(zip(("idle", "all"), map(float, machine_ticks()), strict=True)))
         with lab.service("server", bulk.server_command(address, PORT, reports[1])):
-            seconds = pause * (len(STEPS) + 1)
+            seconds = pause * (len(STEPS) + 1) + SPARE_S
             command = bulk.client_command(address, PORT, reports[0], sessions=SESSIONS, seconds=seconds, interval_ms=INTERVAL_MS,
                                           seed=options.seed)  # fmt: skip
             process = lab.popen("client", command, stdout=subprocess.PIPE)
@@ -100,7 +101,7 @@ def _dips(samples: pd.DataFrame) -> dict[str, float]:
     for name, asked, done in _switches(samples):
         before = goodput[(goodput.index > asked - 2) & (goodput.index < asked - WINDOW_S)].median()
         after = goodput[(goodput.index > done + 1) & (goodput.index < done + 3)].median()
-        around = goodput[(goodput.index > asked - WINDOW_S) & (goodput.index < asked + 2 * WINDOW_S)]
+        around = goodput[(goodput.index > asked - WINDOW_S) & (goodput.index < done + WINDOW_S)]
         dips[name] = float(around.min() / min(before, after))
     return dips
 

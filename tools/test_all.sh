@@ -1,0 +1,31 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Every protocol case, long: each part that has ended well is noted and skipped when the same commit is tested again.
+set -e
+cd "$(dirname "$0")/.."
+state=build/test-all/$(git rev-parse --short HEAD 2>/dev/null || echo tree)
+mkdir -p "$state"
+
+part() {
+	name=$1
+	shift
+	if [ -e "$state/$name" ]; then
+		echo "$name: done before"
+		return
+	fi
+	echo "$name: $*"
+	"$@"
+	touch "$state/$name"
+}
+
+part static make -s static
+for file in tests/unit tests/sim tests/model tests/fuzz tests/net/test_*.py; do
+	part "$(echo "$file" | tr / -)" .venv/bin/pytest -q "$file"
+done
+part again-reconfigure .venv/bin/pytest -q tests/net/test_reconfigure.py tests/net/test_options.py tests/net/test_mobility.py
+part seeds build/sim 100001 "${SEEDS:-200000}"
+part sanitized-seeds build/sim-sanitized 300001 303000
+part mutants make -s mutants SEED=1
+part verify make -s verify PROFILE=full
+part fuzz make -s fuzz TIME=600
+echo "all parts have ended well ($state)"
