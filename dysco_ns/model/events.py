@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 LEFT, RIGHT, BETWEEN = "left anchor", "right anchor", "between"
 BEGIN = "-"
@@ -97,18 +98,36 @@ RULES = (
     (LEFT, "old_path_gone", RIGHT, "old_path_gone"),
 )
 
+# ..., and what none may have told: a new path is made or given up, at both anchors.
+NEVER_AFTER = (
+    (LEFT, "cancelled", RIGHT, "new_path_ready"),
+    (RIGHT, "new_path_ready", LEFT, "cancelled"),
+    (RIGHT, "cancelled", LEFT, "new_path_ready"),
+)
+
 ENDS = {"lock_refused", "cancelled", "settled"}
-# An agent has the lock of the subsession to its right in these states.  The last ones may outlive their left anchor (BETWEEN)
-# or the session (a right anchor's record): until a lease has run out, which is no event.
-HOLDING = {LEFT: {"lock_requested", "new_path_syn", "new_path_ready", "drained"}, BETWEEN: {"lock_pending", "locked"}, RIGHT: set()}
+# An agent has the lock of the subsession to its right in these states.
+HOLDING: dict[str, set[str]] = {
+    LEFT: {"lock_requested", "new_path_syn", "new_path_ready", "drained"},
+    BETWEEN: {"lock_pending", "locked"},
+    RIGHT: set(),
+}
+LEASED = {"lock_pending", "locked"}  # ends without an event if the left anchor has: between, and a right anchor's record
 ONLY_LEFT = {"lock_requested", "lock_refused", "new_path_syn"}
 ONLY_BETWEEN = {"lock_pending", "unlocked", "left_chain"}
 
 _STEPS = {(t.role, before, t.event): t.after for t in TABLE for before in t.before}
 _KINDS = {t.event for t in TABLE}
-_NEEDS: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-for _role, _event, _other, _told in RULES:
-    _NEEDS[_role, _event].append((_other, _told))
+
+
+def _by_event(rules: tuple[tuple[str, str, str, str], ...]) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    found: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for role, event, other, told in rules:
+        found[role, event].append((other, told))
+    return found
+
+
+_NEEDS, _NEVER = _by_event(RULES), _by_event(NEVER_AFTER)
 
 
 def role_of(event: Event) -> str:
@@ -157,8 +176,7 @@ class Replay:
         self.slack_ns = slack_ns
         self.events = 0
         self.transactions: dict[int, Transaction] = defaultdict(Transaction)
-        self._holders: dict[tuple[str, str], set[int]] = defaultdict(set)  # host, session -> who has its lock
-        self._of_session: dict[str, set[int]] = defaultdict(set)
+        self._holders: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))  # session, host -> who has locks
         self._early: list[tuple[Event, NotAllowed]] = []
 
     def take(self, event: Event) -> None:
@@ -201,9 +219,12 @@ class Replay:
         for other, told in _NEEDS[role, event.kind]:
             if (other, told) not in transaction.told:
                 raise NotAllowed(f"{event}: allowed in state {machine.state} only after {told} at the {other}")
+        for other, told in _NEVER[role, event.kind]:
+            if (other, told) in transaction.told:
+                raise NotAllowed(f"{event}: not allowed in state {machine.state} after {told} at the {other}")
         if role == LEFT and event.kind == "old_path_gone":
             for m in transaction.at(BETWEEN):
-                if m.state in HOLDING[BETWEEN]:
+                if m.state in LEASED:
                     raise NotAllowed(f"{event}: not while {m.host}, which should have left, is in state {m.state}")
         self._locks(event, transaction, machine, after)
         transaction.machines[role, event.host] = machine
@@ -212,7 +233,7 @@ class Replay:
 
     def _locks(self, event: Event, transaction: Transaction, machine: Machine, after: str) -> None:
         """Mutual exclusion; and who is refused as locked must have met somebody."""
-        here = self._holders[event.host, event.session]
+        here, session = self._holders[event.session][event.host], self._holders[event.session]
         if after in HOLDING[machine.role]:
             for txid in here - {event.txid}:
                 if self.transactions[txid].active:
@@ -220,16 +241,12 @@ class Replay:
                     raise NotAllowed(f"{event}: {txid:08x} has the lock of that subsession, in state {' and '.join(held)}")
                 here.discard(txid)  # its lease has run out
             here.add(event.txid)
-            others = self._of_session[event.session]
-            for txid in others - {event.txid}:
+            met = set().union(*session.values()) - {event.txid}
+            transaction.blockers |= met
+            for txid in met:
                 self.transactions[txid].blockers.add(event.txid)
-                if any(txid in at for (_, session), at in self._holders.items() if session == event.session):
-                    transaction.blockers.add(txid)
-            others.add(event.txid)
         elif machine.role != RIGHT:
             here.discard(event.txid)
-        if machine.role == LEFT and (after in ENDS or after == "old_path_gone"):
-            self._of_session[event.session].discard(event.txid)
         if event.kind == "lock_refused" and event.value == REFUSED_LOCKED:
             transaction.refused_locked = True
             if not transaction.blockers:
@@ -241,11 +258,10 @@ class Replay:
             raise why
         for txid, transaction in self.transactions.items():
             for m in transaction.machines.values():
-                lease = m.role != LEFT and not transaction.active and m.state in HOLDING[BETWEEN]
-                if m.role != BETWEEN and m.state not in ENDS and not lease:
-                    raise NotAllowed(f"end of the run: {txid:08x} has not ended at {m.host}, {m.role}, in state {m.state}")
-                if m.role == BETWEEN and m.state in HOLDING[BETWEEN] and not lease:
-                    raise NotAllowed(f"end of the run: {txid:08x} still has the lock at {m.host}, in state {m.state}")
+                ended = m.state in ENDS or (m.role == BETWEEN and m.state not in LEASED)
+                lease = m.role != LEFT and not transaction.active and m.state in LEASED
+                if not ended and not lease:
+                    raise NotAllowed(f"end of the run: no end after {m.last}, {m.role}, in state {m.state}")
             if transaction.refused_locked and not self._somebody_won(txid):
                 raise NotAllowed(f"end of the run: {txid:08x} and all whom it met were refused as locked, in state lock_refused")
 
@@ -260,6 +276,13 @@ class Replay:
         return False
 
 
+def of_json(host: str, line: dict[str, Any]) -> Event | None:
+    """A line of an agent's stream (`dysco events`); None if it is not the data path's."""
+    if "txid" not in line:
+        return None
+    return Event(line["ts_ns"], host, line["event"], line["session"], line["txid"], line["value"], line["side"])
+
+
 def replay(events: Iterable[Event], slack_ns: int = 0) -> Replay:
     """Checks a whole run; the events of all agents, in any order."""
     run = Replay(slack_ns)
@@ -270,11 +293,13 @@ def replay(events: Iterable[Event], slack_ns: int = 0) -> Replay:
 
 
 def documented() -> str:
-    """TABLE and RULES as docs/verification.md has them."""
+    """TABLE, RULES and NEVER_AFTER as docs/verification.md has them."""
     lines = ["| agent | state | event | then | model |", "| --- | --- | --- | --- | --- |"]
     for t in TABLE:
         model = f"`{t.file}`: `{t.inline}`" if t.file else "not in it"
         lines.append(f"| {t.role} | {', '.join(t.before)} | `{t.event}` | {t.after} | {model} |")
     lines += ["", "| event | only after |", "| --- | --- |"]
     lines += [f"| `{event}` at the {role} | `{told}` at the {other} |" for role, event, other, told in RULES]
+    lines += ["", "| event | never after |", "| --- | --- |"]
+    lines += [f"| `{event}` at the {role} | `{told}` at the {other} |" for role, event, other, told in NEVER_AFTER]
     return "\n".join(lines).replace("at the between", "between")
