@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import ctypes as c
+import re
+import subprocess
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from dysco_ns.model.events import Event
+
 LIBRARY = Path(__file__).resolve().parents[2] / "build" / "libsim.so"
+REASONS = LIBRARY.parents[1] / "dysco_ns" / "core" / "reasons.h"
 PAIR = c.c_uint32 * 2
 
 
@@ -75,3 +80,17 @@ def run(scenario: Scenario) -> Outcome:
     given, outcome = _Scenario(**values), Outcome()
     library.sim_run(c.byref(given), c.byref(outcome))
     return outcome
+
+
+def events(first: int, last: int, written: Path) -> dict[int, list[Event]]:
+    """What the agents of a range of seeds have told, by seed; `written` is where the simulator puts it."""
+    subprocess.run([LIBRARY.parent / "sim", str(first), str(last), "events", written], capture_output=True, check=False)
+    kinds = re.search(r"enum event_kind \{(.*?)\}", REASONS.read_text(), re.S)
+    names = [name.lower() for name in re.findall(r"EVENT_(\w+)", kinds[1] if kinds else "")]
+    names[0] = "event_lost"
+    runs: dict[int, list[Event]] = {seed: [] for seed in range(first, last + 1)}
+    for line in written.read_text().splitlines():
+        seed, time_ns, host, kind, nonce, txid, value, side = line.split(",")
+        runs[int(seed)].append(Event(int(time_ns), f"host {host}", names[int(kind)], nonce, int(txid, 16), int(value),
+                                     ("left", "right")[int(side) & 1]))  # fmt: skip
+    return runs

@@ -5,6 +5,8 @@
 
 #include "sim.h"
 
+void *sim_events;
+
 enum { FIRST_REPEAT = 20000, UNHURRIED = 400000, LAST_REPEAT = 500000, RELEASE_LAST = 1000000, GIVE_UP = 3000000, FORGET = 2000000 };
 
 static u32 command(struct sim *s, int host, u32 kind, u64 nonce, u32 txid, u32 side)
@@ -60,6 +62,13 @@ static void answered(struct sim *s, struct lead *l)
 	l->answered = 1;
 }
 
+/* A line of an event, as tests/sim reads it.  Kind 0: the agent's ring was full, and some may have been lost. */
+static void write_down(struct sim *s, int host, const struct event *e)
+{
+	fprintf(sim_events, "%u,%llu,%d,%u,%016llx,%08x,%u,%u\n", s->scenario.seed, (unsigned long long)e->time_ns, host, e->kind,
+		(unsigned long long)e->nonce, e->txid, e->value, e->side);
+}
+
 static void heard(struct sim *s, int host, const struct event *e)
 {
 	if ((e->kind == EVENT_SETTLED || e->kind == EVENT_OLD_PATH_GONE) && s->forgets < SIM_FORGETS)
@@ -85,9 +94,14 @@ static void heard(struct sim *s, int host, const struct event *e)
 
 void lead_events(struct sim *s, int host)
 {
-	struct event e;
+	struct event e, lost = { .time_ns = s->now * 1000 };
+	int heard_now = 0;
 
 	while (agent_event(s->agent[host], &e)) {
+		if (sim_events)
+			write_down(s, host, &e);
+		if (sim_events && ++heard_now == AGENT_EVENTS)
+			write_down(s, host, &lost);
 		if (s->scenario.trace)
 			printf("%11.3f event %d  kind %u session %08x txid %08x value %08x side %u\n", (double)s->now / 1000, host,
 			       e.kind, (u32)e.nonce, e.txid, e.value, e.side);

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* sim FIRST LAST: runs a range of seeds, each with a scenario drawn from it; for sanitizers and long searches. */
+/* sim FIRST LAST [trace | events FILE]: runs a range of seeds, each with a scenario drawn from it; for sanitizers and long
+ * searches.  A single one can be traced; what the agents tell can be written to a file (tests/model/test_replay.py). */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "sim.h"
 
@@ -46,10 +48,12 @@ int main(int argc, char **argv)
 	uint32_t first = argc > 1 ? (uint32_t)atoi(argv[1]) : 1, last = argc > 2 ? (uint32_t)atoi(argv[2]) : first, wrong = 0;
 	uint64_t packets = 0;
 
+	if (argc > 4 && !strcmp(argv[3], "events") && !(sim_events = fopen(argv[4], "w")))
+		return 2;
 	for (uint32_t seed = first; seed <= last; seed++) {
 		struct scenario scenario = scenario_of(seed);
 		struct outcome outcome;
-		scenario.trace = first == last && argc > 3;
+		scenario.trace = first == last && argc > 3 && !sim_events;
 		if (sim_run(&scenario, &outcome)) {
 			wrong++;
 			printf("seed %u: %s\n", seed, outcome.wrong);
@@ -57,6 +61,8 @@ int main(int argc, char **argv)
 		}
 		packets += outcome.packets;
 	}
+	if (sim_events && fclose(sim_events))
+		return 2;
 	printf("%u of %u wrong, %llu packets\n", wrong, last - first + 1, (unsigned long long)packets);
 	return wrong != 0;
 }

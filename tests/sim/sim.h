@@ -105,6 +105,7 @@ void policies_start(struct sim *s);
 enum result { PENDING, DONE, REFUSED, BUSY, CANCELLED };
 int lead_start(struct sim *s, int host, u64 nonce, struct command *c, enum result *result);
 void lead_events(struct sim *s, int host);
+extern void *sim_events;        /* a FILE: every event of every agent is written there, one a line; 0: nowhere */
 void lead_timer(struct sim *s);
 uint32_t lead_pending(const struct sim *s);
 
