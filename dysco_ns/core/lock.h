@@ -110,7 +110,7 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 			return REFUSED_BUSY;
 		attempt_undo(r, nonce, SIDE_LEFT);
 	}
-	if (s->done_txid == txid)
+	if (s->done_txid[SIDE_LEFT] == txid)
 		return REFUSED_BAD_STATE; /* a replay */
 	struct config *config = port_config();
 	if (m->flags & CONTROL_PARK && !(config && config->parking))

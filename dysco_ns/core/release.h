@@ -80,7 +80,7 @@ INLINE void old_path_end(struct session *s, struct reconfig *r, u64 nonce, u32 s
 		s->left_sub = new_in;
 	}
 	s->leg_delta[side & 1] = r->peer_delta;
-	s->done_txid = r->txid;
+	s->done_txid[side & 1] = r->txid;
 	r->phase = PHASE_SETTLING;
 	tell(EVENT_OLD_PATH_GONE, nonce, r->txid, 0, side);
 	settle(r, out, port_ingress(&new_in), nonce, side, 0);
@@ -93,7 +93,7 @@ INLINE int release_at_right_anchor(struct packet *p, struct scratch *x, struct s
 	struct control_message *m = control_message(x);
 	struct reconfig_key record = { nonce, SIDE_LEFT, 0 };
 	struct reconfig *r = port_reconfig(&record);
-	u32 over = s->done_txid == be32_of(m->txid);
+	u32 over = s->done_txid[SIDE_LEFT] == be32_of(m->txid);
 
 	if (!over) {
 		if (!r || r->txid != be32_of(m->txid)) {
@@ -164,6 +164,10 @@ INLINE int release_arrived(struct packet *p, struct scratch *x, struct config *c
 	}
 	if (at_right_anchor(config, m))
 		return release_at_right_anchor(p, x, s, nonce, key);
+	if (s->left_txid && s->left_txid == be32_of(m->txid)) { /* we were told "over", and are on another path by now */
+		m->flags = CONTROL_BETA_KNOWN | CONTROL_DRAINED | CONTROL_OVER;
+		return control_answer(p, x, key, MESSAGE_ACK_RELEASE, 0);
+	}
 	return passes_rightward(p, x, config, s, nonce);
 }
 

@@ -340,7 +340,7 @@ INLINE u32 nat_apply(struct five_tuple *session, const struct five_tuple *sent, 
 }
 
 /* The record and entries of a session whose SYN came from the left.  < 0: no room, or a tuple is taken. */
-INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce, const struct five_tuple *key)
+INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce, const struct five_tuple *key, u32 left_txid)
 {
 	struct setup_message *m = (struct setup_message *)x->message;
 	struct session *s = &x->session;
@@ -357,6 +357,7 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	for (int i = 0; i < MAX_MIDDLEBOXES; i++)
 		s->chain[i] = x->lists.chain[i];
 	s->new_path = x->lists.new_path;
+	s->left_txid = left_txid;
 	if (is_own(config, session.dst) || (x->lists.ends && !s->chain_length))
 		s->flags = SESSION_LAST;
 	else if (x->lists.ends)
@@ -388,6 +389,8 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	return no_room(port_put_egress(&session, e));
 }
 
+INLINE u32 txid_of_leaving(const struct session *s) { return s->flags & SESSION_LEFT_CHAIN ? s->txid : 0; }
+
 /* A new path brings back a session that has left this middlebox, by the port that it had: no repeated SYN. */
 INLINE int another_path(const struct scratch *x, const struct session *s)
 {
@@ -405,11 +408,13 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 
 	u64 old = e ? e->nonce : 0;
 	struct session *s = e ? port_session(&old) : 0;
+	u32 left_txid = 0;
 	if (e && (old != nonce || !s || another_path(x, s))) {
 		if (s && !s->over_ns) {
 			port_count(COUNT_DROP_COLLISION);
 			return VERDICT_DROP;
 		}
+		left_txid = s && old == nonce ? txid_of_leaving(s) : 0;
 		session_forget(s, old);
 		ingress_forget(key, old);
 		if (port_ingress(key))
@@ -423,8 +428,9 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 			port_count(COUNT_DROP_COLLISION);
 			return VERDICT_DROP;
 		}
+		left_txid = before ? txid_of_leaving(before) : left_txid;
 		session_forget(before, nonce); /* it has left this middlebox (or never quite came), and comes back */
-		if (session_join_left(x, config, nonce, key)) {
+		if (session_join_left(x, config, nonce, key, left_txid)) {
 			session_forget(&x->session, nonce);
 			return VERDICT_DROP;
 		}

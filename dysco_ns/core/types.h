@@ -174,7 +174,8 @@ struct session {
 	u32 lock;                       /* enum lock_state */
 	u32 txid;
 	be32 requestor;
-	u32 done_txid;                  /* last reconfiguration that this agent completed */
+	u32 left_txid;                  /* by which this middlebox has left, before it came back */
+	u32 done_txid[2];               /* by side: the last reconfiguration that this agent completed */
 	u64 lock_until_ns;
 	struct five_tuple request_from; /* as the request arrived: the answer goes back there */
 	struct held held;

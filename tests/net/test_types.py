@@ -36,7 +36,7 @@ def net(lab_of, tmp_path):
         def chosen():
             """How many live sessions go through each middlebox."""
             names = {address: name for name, address in lab.topology.names.items()}
-            live = [s for s in agent.request("sessions")["sessions"] if s["state"] == "established"]
+            live = [s for s in agent.request("sessions")["sessions"] if s["state"] not in ("over", "opening")]
             return Counter(names[s["neighbours"]["right"]] for s in live)
 
         lab.open, lab.chosen = sessions, chosen
