@@ -24,10 +24,11 @@ CLIENT = """
 import hashlib, socket, sys, threading, time
 address, word, port, pieces, piece, sessions = sys.argv[1], sys.argv[2].encode(), *map(int, sys.argv[3:])
 def talk(s):
+    s.sendall(word)  # alone: what overtakes it on another processor would be dropped
+    s.recv(1, socket.MSG_PEEK)
     def send():
         for i in range(pieces):
-            head = word if i == 0 else b'c' + str(i).encode()
-            s.sendall(head.ljust(piece, b'c')); time.sleep(0.02)
+            s.sendall(b'c' * (piece - len(word)) if i == 0 else (b'c' + str(i).encode()).ljust(piece, b'c')); time.sleep(0.02)
         s.shutdown(socket.SHUT_WR)
     thread = threading.Thread(target=send); thread.start()
     got = hashlib.sha256()
