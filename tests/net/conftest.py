@@ -4,6 +4,7 @@
 import os
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -11,6 +12,8 @@ from lab.measure import tcp_counters
 from lab.network import Lab
 from lab.tools import bulk
 from lab.topologies import build
+
+LONG_S = 150.0
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -58,16 +61,21 @@ def no_reset_was_sent(lab):
 
 
 def transfer(lab, client, server, address, port, tmp_path, sessions=10, seconds=1.5, during=None):
-    """Hashed sessions between two hosts, both ways; `during()` runs while they do.  Returns the comparison."""
+    """Hashed sessions between two hosts, both ways, for `seconds`; `during()` runs while they do, and they go on until it is
+    done, however slow the machine is.  Returns the comparison."""
     listen = lab.topology.host(server).address
     reports = tmp_path / "client.jsonl", tmp_path / "server.jsonl"
     with lab.service(server, bulk.server_command(listen, port[1], reports[1])):
-        command = bulk.client_command(address, port[0], reports[0], sessions=sessions, seconds=seconds)
+        command = bulk.client_command(address, port[0], reports[0], sessions=sessions, seconds=LONG_S if during else seconds)
         process = lab.popen(client, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout.readline().startswith("connected"), process.stderr.read()
         if during:
+            end = time.monotonic() + seconds
             during()
+            time.sleep(max(end - time.monotonic(), 0))
+            assert process.poll() is None, "the sessions ended before the test was done with them"
             assert no_reset_was_sent(lab)
+            process.terminate()
         process.wait(60)
         process.stdout.close()
         process.stderr.close()
