@@ -13,6 +13,7 @@
 #define DYSCO_NEWPATH_H
 #include "control.h"
 #include "setup.h"
+#include "twopaths.h"
 
 enum { HANDSHAKE_WINDOW = 65535 };
 
@@ -40,12 +41,6 @@ INLINE void new_path_offer(struct reconfig *r, const struct entry *out)
 INLINE int both_ways_seen(const struct entry *out, const struct entry *in)
 {
 	return (out->seen.has & in->seen.has & (SEEN_SEQ | SEEN_ACK)) == (SEEN_SEQ | SEEN_ACK);
-}
-
-/* The highest number that can have been received: what lies beyond every window offered is a forgery. */
-INLINE u32 believed(const struct reconfig *r, u32 high)
-{
-	return seq_after(high, r->edge_offered + 1) ? r->edge_offered : high;
 }
 
 /* Both anchors, when the record is made: what the entries have seen so far.  From here on the slow path keeps it. */

@@ -35,16 +35,21 @@ def test_sessions_without(lab_of, tmp_path, what):
     verified(lab, tmp_path, steps, seconds=4.0)
 
 
-def test_a_path_with_a_smaller_mtu(lab_of, tmp_path):
-    """Both hosts offer 1460 bytes; the link of one is narrower, and ICMP says so through the chain."""
-    lab = lab_of("chain", middleboxes=2, initial=1, rate=200)
-    lab.run("server", ["ip", "link", "set", "eth0", "mtu", "1200"])
+@pytest.mark.parametrize(("router", "leads"), [("edge2", "edge1"), ("gate", "client")])
+def test_a_link_with_a_smaller_mtu_on_the_way(lab_of, tmp_path, router, leads):
+    """Routers can only say so to the agent whose subsession it is; the host whose stack is at fault hears of its session."""
+    lab = lab_of("chain", middleboxes=2, initial=1, rate=200, **{"edges" if router == "edge2" else "gate": "on"})
+    lab.run(router, ["ip", "link", "set", "eth0", "mtu", "1200"])
+    lab.run("r0", ["ip", "link", "set", f"to-{router}", "mtu", "1200"])
 
     def steps():
-        time.sleep(0.3)
-        changed(lab, "client", replace={"mb1": ["mb2"]})
+        time.sleep(0.5)
+        changed(lab, leads, replace={"mb1": ["mb2"]})
+        time.sleep(0.5)
 
-    verified(lab, tmp_path, steps)
+    assert verified(lab, tmp_path, steps).bytes_compared > 5e6
+    translated = [h for h in lab.state.agents if lab.agent(h).request("stats")["counters"].get("icmp_translated")]
+    assert len(translated) > 1, translated
 
 
 @pytest.mark.parametrize("side", ["both", "one"])
