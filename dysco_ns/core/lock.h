@@ -277,7 +277,7 @@ INLINE int lock_answered(struct packet *p, struct scratch *x, struct config *con
 	}
 	if (!is_own(config, m->left_anchor))
 		return lock_answer_passes(p, x, s, nonce, granted);
-	if (!r || r->txid != be32_of(m->txid) || r->phase != PHASE_LOCKING) {
+	if (!r || r->txid != be32_of(m->txid) || r->phase != PHASE_LOCKING || (granted && r->flags & RECONFIG_CANCEL)) {
 		port_count(COUNT_DROP_STALE_TXID);
 		return VERDICT_DROP;
 	}
