@@ -150,7 +150,7 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 
 /* A record ends by time: what no traffic has settled settles, what is done goes, a cancelled attempt ends even if nobody
  * answers. */
-INLINE u32 command_forget_attempt(const struct command *c)
+INLINE u32 command_forget_attempt(struct packet *p, const struct command *c)
 {
 	u64 nonce = c->nonce;
 	struct session *s = port_session(&nonce);
@@ -173,9 +173,13 @@ INLINE u32 command_forget_attempt(const struct command *c)
 	}
 	if (!can_undo(r) || (r->phase < PHASE_READY && r->flags & RECONFIG_SYN_ACK))
 		return REFUSED_BAD_STATE;
-	if (c->side == SIDE_RIGHT)
-		s->lock = UNLOCKED;
 	attempt_undo(r, nonce, c->side & 1);
+	if (c->side != SIDE_RIGHT)
+		return REFUSED_NOT;
+	s->lock = UNLOCKED;
+	u32 hop = s->held.txid ? held_write(p, nonce) : 0;
+	if (hop)
+		port_send_copy(p, hop);
 	return REFUSED_NOT;
 }
 
@@ -337,7 +341,7 @@ INLINE u32 command_run(struct packet *p)
 	case COMMAND_SPLICE: return command_splice(c);
 	case COMMAND_TRIGGER: return command_trigger(p, x, config, c);
 	case COMMAND_CLOSE: return command_close(p, x, c);
-	case COMMAND_FORGET_RECORD: return command_forget_attempt(c);
+	case COMMAND_FORGET_RECORD: return command_forget_attempt(p, c);
 	case COMMAND_EXPIRE: return expire(x, c);
 	case COMMAND_MOVE: return command_move(config, c);
 	case COMMAND_HEARTBEAT: return command_heartbeat(p, x, config, c);

@@ -64,14 +64,14 @@ INLINE int lock_hold(struct session *s, const struct control_message *m, const s
 	return 0;
 }
 
-/* The packet in hand becomes the refusal of the request that has waited, and leaves. */
-NOINLINE int held_refuse(struct packet *p, u64 nonce)
+/* The packet in hand becomes the refusal of the request that has waited.  Returns the next hop's index, 0: none to go to. */
+NOINLINE u32 held_write(struct packet *p, u64 nonce)
 {
 	struct scratch *x = port_scratch();
 	struct session *s = port_session(&nonce);
 
 	if (!x || !s || !p)
-		return VERDICT_DROP;
+		return 0;
 	struct control_message *m = control_message(x);
 	__builtin_memset(m, 0, sizeof(*m));
 	m->header.type = MESSAGE_NACK_LOCK;
@@ -83,7 +83,15 @@ NOINLINE int held_refuse(struct packet *p, u64 nonce)
 	struct five_tuple back = reversed(&s->held.from);
 	x->control_to = back;
 	s->held.txid = 0;
-	return control_leave(p);
+	return control_write(p);
+}
+
+/* It leaves. */
+INLINE int held_refuse(struct packet *p, u64 nonce)
+{
+	u32 hop = held_write(p, nonce);
+
+	return hop ? port_redirect(p, hop) : VERDICT_DROP;
 }
 
 /* At the right anchor: the left one has gone without a word, or its cancel was lost. */

@@ -281,6 +281,7 @@ INLINE int cancel_answered(struct packet *p, struct scratch *x, struct config *c
 	if (r && r->txid == be32_of(m->txid) && can_undo(r)) {
 		s->lock = UNLOCKED;
 		attempt_undo(r, nonce, SIDE_RIGHT);
+		return s->held.txid ? held_refuse(p, nonce) : VERDICT_DROP;
 	}
 	return VERDICT_DROP;
 }
