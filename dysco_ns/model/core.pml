@@ -8,6 +8,7 @@
  *   ATTEMPTS         1 or 2, and of each:
  *   LEFT1 RIGHT1     its anchors
  *   THROUGH1         the host that its new path goes through, 0: none
+ *   MOVES            with attempt 1 the client (1) or the server (2) goes to another address; 0: nobody
  *   LOSSES           so many messages, whichever they are, get lost
  *   HASTE            so many commands are repeated before they are due
  *   REPEATS          so often is repeated what has not been answered, and again for each loss
@@ -18,6 +19,7 @@
  */
 #include "core/names.h"
 c_decl { \#include "world.h" };
+
 
 #define LEFT(t)     (t == 1 -> LEFT1 : LEFT2)
 #define RIGHT(t)    (t == 1 -> RIGHT1 : RIGHT2)
@@ -162,10 +164,17 @@ end:
 	:: else \
 	fi
 
+/* An end host gives its session another address before it, or its left neighbour, asks for a new path. */
+#if MOVES
+#define move(t)    ask(t, ASK_MOVE)
+#else
+#define move(t)    skip
+#endif
+
 /* Who has won has work to do until the other has been told. */
 #define MAY_RELEASE(t) (outcome[t] == ready && (!OVERLAP || decided(OTHER(t))))
 
-#define BEGINS(t)  d_step { outcome[t] == idle -> outcome[t] = asking; ask(t, ASK_RECONFIGURE); refused_at_once(t) }
+#define BEGINS(t)  d_step { outcome[t] == idle -> outcome[t] = asking; move(t); ask(t, ASK_RECONFIGURE); refused_at_once(t) }
 /* What is not lost, and overtakes nothing, is answered without being sent again, and leaves no lock to a lease. */
 #define MISHAP      (losses < LOSSES || surprised)
 #define MAY_REPEAT(t) (outcome[t] == handshake || (outcome[t] == asking && MISHAP))
@@ -240,7 +249,8 @@ proctype judge()
 		assert(!OVERLAP || outcome[1] != done || outcome[2] != done);
 		assert(cancels < CANCELS || outcome[1] == done || outcome[2] == done);
 		assert(cancels < CANCELS || OVERLAP || (outcome[1] == done && (ATTEMPTS == 1 || outcome[2] == done)));
-		c_code { told = world_end(now.host, now.chain) != 0; };
+		told = MOVES && outcome[1] == done;
+		c_code { told = world_end(now.host, now.chain, told) != 0; };
 		assert(!told)
 	}
 }
@@ -249,6 +259,7 @@ init {
 	d_step {
 		c_code {
 			world_new(HOSTS, BESIDE, BYTES_LEFT, BYTES_RIGHT, FINS);
+			world_moves(MOVES);
 			world_attempt(1, LEFT1, RIGHT1, THROUGH1);
 			world_attempt(2, LEFT2, RIGHT2, THROUGH2);
 			world_open(now.host);

@@ -11,7 +11,7 @@ from tests.model import Configuration
 from tests.sim.mutants.by_hand import BY_HAND
 from tests.sim.mutants.mutant import Mutant
 
-DEFAULTS = {"BESIDE": 0, "ATTEMPTS": 1, "THROUGH1": 0, "LEFT2": 0, "RIGHT2": 0, "THROUGH2": 0, "LOSSES": 0, "HASTE": 0, "CANCELS": 0,
+DEFAULTS = {"BESIDE": 0, "ATTEMPTS": 1, "THROUGH1": 0, "LEFT2": 0, "RIGHT2": 0, "THROUGH2": 0, "MOVES": 0, "LOSSES": 0, "HASTE": 0, "CANCELS": 0,
             "BYTES_LEFT": 0, "BYTES_RIGHT": 0, "FINS": 0, "REPEATS": 2}  # fmt: skip
 PHRASES = {"LOSSES": "{} lost", "HASTE": "{} too early", "CANCELS": "{} cancelled"}
 MOST_HOSTS = 4
@@ -22,6 +22,7 @@ def configuration(hosts: int, name: str, numbers: dict[str, int], more: dict[str
     words = [PHRASES[key].format(value) for key, value in more.items() if key in PHRASES and value]
     if more.get("BYTES_LEFT") or more.get("BYTES_RIGHT"):
         words.append(f"{more.get('BYTES_LEFT', 0)}+{more.get('BYTES_RIGHT', 0)} bytes")
+    words += [("", "client moves", "server moves")[more["MOVES"]]] if more.get("MOVES") else []
     words += ["FINs"] if more.get("FINS") else []
     defines = {**DEFAULTS, "HOSTS": hosts, **numbers, **more}
     return Configuration("core", ", ".join([f"core: {hosts} hosts, {name}", *words]), tuple(defines.items()), **others)  # type: ignore[arg-type]
@@ -59,6 +60,8 @@ def quick() -> list[Configuration]:
         one(4, (1, 2), LOSSES=1, HASTE=1),
         one(3, (0, 2), LOSSES=1, CANCELS=1),
         one(3, (0, 2), through=True, CANCELS=1),
+        one(3, (0, 1), MOVES=1, LOSSES=1),
+        one(3, (1, 2), MOVES=2, LOSSES=1),
         two(3, (0, 2), (0, 2), LOSSES=1),
         two(3, (0, 2), (1, 2), LOSSES=1),
         two(3, (0, 1), (1, 2)),
@@ -77,6 +80,7 @@ def larger() -> list[Configuration]:
         two(4, (0, 2), (1, 3), LOSSES=1, CANCELS=1),
         *(one(hosts, (0, hosts - 1), LOSSES=2, HASTE=1) for hosts in range(2, MOST_HOSTS + 1)),
         *(one(hosts, (0, hosts - 1), through=True, LOSSES=1, CANCELS=1, HASTE=1) for hosts in range(2, MOST_HOSTS + 1)),
+        *(one(2, (0, 1), MOVES=who, BYTES_LEFT=1) for who in (1, 2)),
         *(one(2, (0, 1), **{side: 1}) for side in ("BYTES_LEFT", "BYTES_RIGHT")),
         one(2, (0, 1), through=True, BYTES_LEFT=1),
         one(3, (0, 2), BYTES_LEFT=1),

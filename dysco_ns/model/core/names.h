@@ -17,7 +17,8 @@
 #define ASK_CANCEL       3
 #define ASK_FORGET_LEFT  4      /* the right anchor's record, which is about its left side */
 #define ASK_FORGET_RIGHT 5
-#define ASK_KINDS        6
+#define ASK_MOVE         6
+#define ASK_KINDS        7
 #define IS_BUSY          7      /* enum refusal: there is something to be learnt still */
 
 /* What a stack sends. */

@@ -20,7 +20,7 @@ struct attempt {
 enum doing { ARRIVES, ASKS, SENDS, AGES, EXPIRES };
 
 struct question {
-	u32 host, who, doing, what, t;
+	u32 host, who, doing, what, t, away;
 };
 
 struct answer {
@@ -39,6 +39,9 @@ static int hosts, beside;
 static struct attempt attempts[WORLD_ATTEMPTS + 1];
 static struct agent *agent[WORLD_HOSTS];
 static be32 address[WORLD_HOSTS], ends[2];
+static int moving = -1;         /* the host that has a second address */
+static be32 second;
+static int away;                /* it has moved there, and the first one works no more */
 static struct stack stack;      /* of the host that does something now */
 static struct answer *now;      /* where its outcome goes */
 static const struct answer *last;
@@ -64,7 +67,7 @@ static int host_of(const struct packet *p)
 
 	memcpy(&to, p->data + AT_IP + 16, 4);
 	for (int i = 0; i < hosts + beside; i++)
-		if (address[i] == to)
+		if ((address[i] == to && !(away && i == moving)) || (i == moving && second == to))
 			return i;
 	return -1;
 }
@@ -78,8 +81,10 @@ static void onto_wire(int who, const struct packet *p)
 	memcpy(&from, p->data + AT_IP + 12, 4);
 	memcpy(&sport, p->data + AT_TCP, 2);
 	memcpy(&dport, p->data + AT_TCP + 2, 2);
-	if (from != address[who] || host_of(p) < 0 || host_of(p) == who)
-		wrong("a host sends a segment that is not from it, or to nobody");
+	if ((from != address[who] || (away && who == moving)) && !(who == moving && from == second))
+		wrong("a host sends a segment that is not from it");
+	if (host_of(p) < 0 || host_of(p) == who)
+		wrong("a host sends a segment to nobody");
 	if (sport == be16_of(STACK_CLIENT_PORT) || dport == be16_of(STACK_CLIENT_PORT))
 		wrong("a segment has left the chain");
 	if (!stack_sum_holds(p))
@@ -146,7 +151,7 @@ static void arrive(int who, struct packet *p)
 static u32 ask(int who, const struct question *q)
 {
 	static const u32 kinds[ASK_KINDS] = { COMMAND_RECONFIGURE, COMMAND_REPEAT, COMMAND_RELEASE, COMMAND_CANCEL, COMMAND_FORGET_RECORD,
-					 COMMAND_FORGET_RECORD };
+					 COMMAND_FORGET_RECORD, COMMAND_MOVE };
 	_Static_assert(IS_BUSY == REFUSED_BUSY, "names.h");
 	const struct attempt *a = &attempts[q->t];
 	struct command c = { .kind = kinds[q->what], .txid = q->t, .side = q->what == ASK_FORGET_LEFT ? SIDE_LEFT : SIDE_RIGHT };
@@ -154,6 +159,7 @@ static u32 ask(int who, const struct question *q)
 
 	c.nonce = agent_nonce(agent[who], &client);
 	c.nonce = c.nonce ? c.nonce : agent_nonce(agent[who], &back);
+	c.tuple.src = second;
 	c.right_anchor = address[a->right];
 	if (a->through)
 		c.chain[c.chain_length++] = address[a->through];
@@ -332,7 +338,7 @@ static void ends_agree(const int *host)
 static void tell_of(const struct question *q, const struct answer *a)
 {
 	static const char *const doing[] = { "gets", "is asked", "sends", "grows old", "expires" };
-	static const char *const asked[] = { "reconfigure", "repeat", "release", "cancel", "forget left", "forget right" };
+	static const char *const asked[] = { "reconfigure", "repeat", "release", "cancel", "forget left", "forget right", "move" };
 
 	if (getenv("WORLD_TRACE")) {
 		printf("%u %s %s\n", q->who, doing[q->doing], q->doing == ASKS ? asked[q->what] : "");
@@ -346,7 +352,7 @@ static void tell_of(const struct question *q, const struct answer *a)
 
 static u32 step(int *host, short *flight, int who, enum doing doing, int what, int t)
 {
-	struct question q = { (u32)host[who], (u32)who, doing, (u32)what, (u32)t };
+	struct question q = { (u32)host[who], (u32)who, doing, (u32)what, (u32)t, (u32)away };
 
 	last = answer_to(&q);
 	where = who;
@@ -376,7 +382,7 @@ void world_arrives(int *host, short *flight, int place)
 
 int world_asks(int *host, short *flight, int t, int what)
 {
-	int who = what == ASK_FORGET_LEFT ? attempts[t].right : attempts[t].left;
+	int who = what == ASK_MOVE ? moving : what == ASK_FORGET_LEFT ? attempts[t].right : attempts[t].left;
 	return (int)step(host, flight, who, ASKS, what, t);
 }
 
@@ -461,12 +467,16 @@ void world_look(const int *host, unsigned char *holds_now, unsigned char *may)
 
 static struct stack starting[WORLD_HOSTS];
 
+static void hop_add(int who, be32 to, be32 from)
+{
+	agent[who]->hop[++agent[who]->hops] = (struct next_hop){ .address = to, .ifindex = 1, .resolved = 1, .from = from };
+}
+
 static void agent_start(int i)
 {
 	agent[i] = agent_new(address[i], 1);
 	for (int j = 0; j < hosts + beside; j++) /* in a fixed order, so that indices say nothing about the past */
-		agent[i]->hop[++agent[i]->hops] =
-			(struct next_hop){ .address = address[j], .ifindex = 1, .resolved = 1, .from = address[i] };
+		hop_add(i, address[j], address[i]);
 }
 
 void world_new(int chain, int others, int bytes_left, int bytes_right, int fins)
@@ -486,6 +496,21 @@ void world_new(int chain, int others, int bytes_left, int bytes_right, int fins)
 	*p = (struct policy){ .id = 1, .insns = 1, .filter = { { 6, 0, 0, 1 } } }; /* every SYN */
 	for (int i = 1; i < hosts - 1; i++)
 		p->chain[p->chain_length++] = address[i];
+}
+
+void world_moves(int who)
+{
+	if (!who)
+		return;
+	moving = who == 1 ? 0 : hosts - 1;
+	second = be32_of(0x0a000101u);
+	struct config *config = agent_config(agent[moving]);
+	config->interfaces[config->interface_count++] = (struct interface){ 2, second };
+	for (int i = 0; i < hosts + beside; i++)
+		if (i != moving) {
+			hop_add(i, second, address[i]);
+			hop_add(moving, address[i], second);
+		}
 }
 
 void world_attempt(int t, int left, int right, int through) { attempts[t] = (struct attempt){ left, right, through }; }
@@ -558,12 +583,13 @@ static void forget(int *host, int who, int idle)
 	}
 }
 
-const char *world_end(const int *host, int chain)
+const char *world_end(const int *host, int chain, int moved)
 {
 	int at_end[WORLD_HOSTS];
 	short flight[FLIGHT] = {};
 
 	complaint = 0;
+	away = moving >= 0 && moved;
 	memcpy(at_end, host, sizeof(at_end));
 	if (!stack_of(host, 0)->end.fin)
 		say_goodbye(at_end, flight, (u32)chain);
@@ -579,6 +605,7 @@ const char *world_end(const int *host, int chain)
 		if (bytes_of(&hosts_seen, (u32)at_end[i])->length != sizeof(struct stack))
 			wrong("a table is not empty at the end");
 	}
+	away = 0;
 	if (complaint)
 		printf("wrong: %s\n", complaint);
 	return complaint;

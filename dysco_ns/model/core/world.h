@@ -15,6 +15,8 @@ enum { WORLD_HOSTS = 6, WORLD_ATTEMPTS = 2 };
 void world_new(int hosts, int beside, int bytes_left, int bytes_right, int fins);
 /* Attempt 1 or 2: its anchors, and the host that its new path goes through, 0: none. */
 void world_attempt(int t, int left, int right, int through);
+/* The client (1) or the server (2) has a second address, to which the session moves. */
+void world_moves(int who);
 /* The session is opened by messages that nothing happens to; all numbers are filled in. */
 void world_open(int *host);
 /* All hosts before the session. */
@@ -36,7 +38,8 @@ int world_stale(void);          /* something was dropped because nobody waits fo
  * unless a lease has run out; and what the end hosts may send, as bits SENDS_..., CLOSED. */
 void world_look(const int *host, unsigned char *holds, unsigned char *may);
 /* From here on nothing happens to messages: a byte each way passes just these hosts (bits), FINs end the session, and
- * no table has an entry.  Returns what is wrong, 0: nothing. */
-const char *world_end(const int *host, int chain);
+ * no table has an entry; nothing is sent from or to an address from which an end host has moved.  Returns what is wrong,
+ * 0: nothing. */
+const char *world_end(const int *host, int chain, int moved);
 
 #endif
