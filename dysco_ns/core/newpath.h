@@ -253,11 +253,16 @@ INLINE int new_path_confirm(struct packet *p, struct scratch *x, struct reconfig
 
 	if (!out || syn_ack->ack != r->isn_out + 1)
 		return VERDICT_DROP;
-	if (r->phase == PHASE_HANDSHAKE && !(r->flags & RECONFIG_SYN_ACK)) {
+	port_lock(r);
+	u32 cancelled = r->flags & RECONFIG_CANCEL; /* too late */
+	if (r->phase == PHASE_HANDSHAKE && !(r->flags & (RECONFIG_SYN_ACK | RECONFIG_CANCEL))) {
 		r->isn_in = syn_ack->seq;
 		r->ts_in0 = syn_ack->tsval;
 		r->flags |= RECONFIG_SYN_ACK | (syn_ack->timestamp_at ? RECONFIG_TIMESTAMPS : 0);
 	}
+	port_unlock(r);
+	if (cancelled)
+		return VERDICT_DROP;
 	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, seen_window(&out->seen, r->own_scale) };
 	frame_start(x, &f);
 	if (r->flags & RECONFIG_TIMESTAMPS)
