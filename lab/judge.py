@@ -3,7 +3,8 @@
 
 tshark takes the packets apart, this module knows TCP and docs/wire-format.md; neither shares code with the core.  What is
 judged of each direction of a path: its first byte is ISN + 1, no byte is skipped, no acknowledgment is above what the path
-has carried.  Capture beside a sender (an anchor): what is lost further on is no gap there.
+has carried, timestamps never fall and echo only what has been sent.  Capture beside a sender (an anchor): what is lost
+further on is no gap there.  Where packets get lost, what has been skipped must at least come later: nothing is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SETUP, NEW_PATH = 1, 0x82
 FIXED = 40  # bytes of a set-up message before its fields
 FIELDS = (
     "frame.time_epoch", "ip.src", "tcp.srcport", "ip.dst", "tcp.dstport", "tcp.seq_raw", "tcp.ack_raw", "tcp.flags", "tcp.len",
-    "tcp.option_kind", "tcp.payload",
+    "tcp.option_kind", "tcp.payload", "tcp.options.timestamp.tsval", "tcp.options.timestamp.tsecr",
 )  # fmt: skip
 End = tuple[str, int]  # address, port
 
@@ -40,6 +41,8 @@ class Segment:
     length: int
     options: tuple[str, ...] = ()
     payload: bytes = b""  # as far as it was captured
+    tsval: int | None = None
+    tsecr: int = 0
 
     @property
     def end(self) -> int:
@@ -62,6 +65,21 @@ class Direction:
     gap_bytes_max: int = 0
     ack_above_max: int = 0  # by how much its acknowledgments exceed what it can have received
     bytes: int = 0
+    early_bytes_max: int = 0  # before ISN + 1
+    holes: list[tuple[int, int]] = field(default_factory=list)  # offsets from ISN + 1 of bytes that have not come
+    tsval: int | None = None  # the highest
+    tsval_behind_max: int = 0  # by how much a timestamp was behind one before it
+    echo_above_max: int = 0  # by how much its echoes were ahead of what the other end has sent
+
+    @property
+    def missing_bytes(self) -> int:
+        """Skipped, and never sent later either."""
+        return sum(end - start for start, end in self.holes)
+
+    def fill(self, start: int, end: int) -> None:
+        """These bytes have come (offsets from ISN + 1); what they leave of the holes remains one."""
+        pieces = [(a, min(b, start)) for a, b in self.holes] + [(max(a, end), b) for a, b in self.holes]
+        self.holes = sorted({(a, b) for a, b in pieces if a < b})
 
 
 @dataclass
@@ -90,6 +108,14 @@ class Path:
     def ack_above_max(self) -> int:
         return max(d.ack_above_max for d in self.directions)
 
+    def faults(self, lossless: bool) -> dict[str, int]:
+        """What no ordinary connection would show, by name; `lossless`: nothing can have got lost before the capture."""
+        found = {"ack above": self.ack_above_max, "reset": int(self.reset)}
+        found["skipped"] = self.gap_bytes_max if lossless else 0
+        for name in ("early_bytes_max", "missing_bytes", "tsval_behind_max", "echo_above_max"):
+            found[name] = max(getattr(d, name) for d in self.directions)
+        return {name: value for name, value in found.items() if value}
+
 
 @dataclass
 class Capture:
@@ -109,10 +135,10 @@ def segments(pcap: File) -> Iterator[Segment]:
     for name in FIELDS:
         command += ["-e", name]
     for line in run(command).splitlines():
-        time, src, sport, dst, dport, seq, ack, flags, length, options, payload = line.split("\t")
+        time, src, sport, dst, dport, seq, ack, flags, length, options, payload, tsval, tsecr = line.split("\t")
         yield Segment(
             float(time), (src, int(sport)), (dst, int(dport)), int(seq), int(ack), int(flags, 16), int(length),
-            tuple(options.split(",")), bytes.fromhex(payload),
+            tuple(options.split(",")), bytes.fromhex(payload), int(tsval) if tsval else None, int(tsecr or 0),
         )  # fmt: skip
 
 
@@ -131,7 +157,7 @@ def _setup(payload: bytes) -> tuple[str, bool]:
 def _open(s: Segment) -> Path:
     nonce, new = _setup(s.payload)
     # the message is no data of the connection: nobody acknowledges it
-    return Path(s.src, s.dst, s.time_s, nonce, new, Direction(s.seq, (s.seq + 1) % 2**32))
+    return Path(s.src, s.dst, s.time_s, nonce, new, Direction(s.seq, (s.seq + 1) % 2**32, tsval=s.tsval))
 
 
 def _take(path: Path, s: Segment) -> None:
@@ -141,14 +167,20 @@ def _take(path: Path, s: Segment) -> None:
         return
     if not rightward and path.leftward is None:
         if s.flags & SYN:
-            path.leftward = Direction(s.seq, s.end)
+            path.leftward = Direction(s.seq, s.end, tsval=s.tsval)
         return
     here, there = (path.rightward, path.leftward) if rightward else (path.leftward, path.rightward)
     assert here
     if s.flags & ACK and there:
         here.ack_above_max = max(here.ack_above_max, ahead(s.ack, there.end))
+    _take_timestamps(here, there, s)
     if s.flags & SYN or s.end == s.seq:
         return
+    start = here.bytes + ahead(s.seq, here.end)
+    here.early_bytes_max = max(here.early_bytes_max, -start)
+    here.fill(start, start + ahead(s.end, s.seq))
+    if start > here.bytes:
+        here.holes.append((here.bytes, start))
     if s.length and here.first_offset is None:
         here.first_offset = ahead(s.seq, here.isn + 1)
     else:
@@ -156,6 +188,17 @@ def _take(path: Path, s: Segment) -> None:
     if ahead(s.end, here.end) > 0:
         here.bytes += ahead(s.end, here.end)
         here.end = s.end
+
+
+def _take_timestamps(here: Direction, there: Direction | None, s: Segment) -> None:
+    if s.tsval is None:
+        return
+    if here.tsval is not None:
+        here.tsval_behind_max = max(here.tsval_behind_max, ahead(here.tsval, s.tsval))
+    if here.tsval is None or ahead(s.tsval, here.tsval) > 0:
+        here.tsval = s.tsval
+    if s.flags & ACK and there and there.tsval is not None:
+        here.echo_above_max = max(here.echo_above_max, ahead(s.tsecr, there.tsval))
 
 
 def judge(captured: Iterable[Segment]) -> Capture:

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lab.tools import bulk
-from tests.net.conftest import invalid_packets, no_session_was_reset, transfer
+from tests.net.conftest import invalid_packets, no_session_was_reset, transfer, watched
 
 PORT = 5001
 SESSIONS = 20
@@ -24,9 +24,13 @@ def changed(lab, host, **change):
     time.sleep(0.3)
 
 
-def verified(lab, tmp_path, steps, seconds=3.0):
+def verified(lab, tmp_path, steps, seconds=3.0, wires=(), stacks=()):
+    """Sessions whose bytes are hashed while steps() change their chains; captured beside `wires` and in `stacks`."""
     server = lab.topology.host("server").address
-    compared = transfer(lab, "client", "server", server, (PORT, PORT), tmp_path, sessions=SESSIONS, seconds=seconds, during=steps)
+    with watched(lab, tmp_path, wires, stacks):
+        compared = transfer(
+            lab, "client", "server", server, (PORT, PORT), tmp_path, sessions=SESSIONS, seconds=seconds, during=steps
+        )
     assert compared.sessions == SESSIONS
     assert (compared.failed, compared.bytes_mismatched) == (0, 0)
     assert no_session_was_reset(lab)
@@ -78,7 +82,7 @@ def test_replacement_by_two(lab_of, tmp_path):
         assert flat(lab, "mb1")
         assert not flat(lab, "mb3")
 
-    verified(lab, tmp_path, steps)
+    verified(lab, tmp_path, steps, wires=("client", "mb2", "mb3", "server"), stacks=("client", "server"))
 
 
 def test_anchors_that_are_middleboxes(lab_of, tmp_path):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The judge of captures finds what it is there for: written captures with one thing wrong each."""
 
+import dataclasses
 import struct
 
 import pytest
@@ -69,6 +70,33 @@ def test_a_gap():
 def test_an_acknowledgment_of_what_the_path_has_not_carried():
     path = judge([*opened(), data(0, 1000), answer(1001), answer(1000)]).paths[0]
     assert (path.ack_above_max, path.gap_bytes_max) == (1, 0)
+
+
+def test_what_is_skipped_and_comes_later_is_not_missing():
+    late = [data(0, 1000), data(3000, 1000), data(1500, 700), data(1000, 500), data(2200, 800)]
+    for count, missing in ((2, 2000), (3, 1300), (4, 800), (5, 0)):
+        path = judge([*opened(), *late[:count]]).paths[0]
+        assert path.rightward.missing_bytes == missing
+        assert path.faults(lossless=False) == ({"missing_bytes": missing} if missing else {})
+        assert path.faults(lossless=True)["skipped"] == 2000
+
+
+def test_bytes_from_before_the_path_are_early_whenever_they_come():
+    path = judge([*opened(new=True), data(0, 1000), data(-100, 200)]).paths[0]
+    assert path.faults(lossless=False) == {"early_bytes_max": 100}
+
+
+def stamped(s, tsval, tsecr=0):
+    return dataclasses.replace(s, tsval=tsval % 2**32, tsecr=tsecr % 2**32)
+
+
+def test_timestamps_that_fall_and_echoes_of_what_was_never_sent():
+    syn, synack, ack = opened()
+    start = [stamped(syn, -5), stamped(synack, 100, -5), stamped(ack, -5, 100)]
+    good = [*start, stamped(data(0, 10), -1, 100), stamped(answer(10), 110, -1), stamped(data(10, 10), 4, 110)]
+    assert judge(good).paths[0].faults(lossless=True) == {}
+    assert judge([*good, stamped(data(20, 10), 1, 110)]).paths[0].faults(lossless=True) == {"tsval_behind_max": 3}
+    assert judge([*good, stamped(answer(20), 120, 11)]).paths[0].faults(lossless=True) == {"echo_above_max": 7}
 
 
 def test_resets_are_seen_and_control_segments_are_not():
