@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 AT_ONCE = 16  # reconfigurations that one request keeps under way
 DEFAULT_TIMEOUT_S = 30.0
-RETRIES, RETRY_S = 6, 0.05  # of a request that met another reconfiguration; the pause doubles
+RETRIES, RETRY_S, MOST_PAUSE_S = 6, 0.05, 5.0  # of a request that met another reconfiguration; the pause doubles
 RETRY_BY_ITSELF = {"locked", "busy"}
 
 
@@ -263,7 +263,7 @@ async def _reconfigure(daemon: Daemon, request: Json) -> Json:
     nonces, change = _selected(daemon, request, leads=True), _change(daemon, request)
     migration = Migration(*map(str, request["migrate"])) if "migrate" in request else None
     gate = asyncio.Semaphore(AT_ONCE)
-    retries = int(request.get("retries", RETRIES))
+    retries, pause = int(request.get("retries", RETRIES)), float(request.get("retry_pause_s", RETRY_S))
     timeout = float(request.get("timeout_s", DEFAULT_TIMEOUT_S))
 
     async def once(nonce: int) -> Outcome:
@@ -291,7 +291,7 @@ async def _reconfigure(daemon: Daemon, request: Json) -> Json:
                 outcome = await once(nonce)
                 if outcome.outcome != "refused" or outcome.reason not in RETRY_BY_ITSELF:
                     return outcome
-                await asyncio.sleep(random.uniform(0.5, 1.5) * RETRY_S * 2**turn)
+                await asyncio.sleep(random.uniform(0.5, 1.5) * min(pause * 2**turn, MOST_PAUSE_S))
             return await once(nonce)
 
     work = [asyncio.create_task(one(nonce)) for nonce in nonces]

@@ -254,7 +254,8 @@ def reconfigure(
     migrate: Annotated[bool, typer.Option(help="with --replace M=M2: M2 gets what M's conntrack knows of the session")] = False,
     wait: Annotated[bool, typer.Option(help="wait and say how it ended")] = True,
     timeout: Annotated[float, typer.Option(help="seconds to wait for each session")] = 30.0,
-    retries: Annotated[int, typer.Option(help="how often to try again when another reconfiguration is in the way")] = 6,
+    retries: Annotated[int, typer.Option(min=0, help="how often to try again when another reconfiguration is in the way")] = 6,
+    retry_pause: Annotated[float, typer.Option(min=0.001, help="seconds before the first retry; doubles")] = 0.05,
     at: At = None,
     as_json: Json = False,
 ) -> None:
@@ -284,13 +285,14 @@ def reconfigure(
         orders = Orders(at, {k: v for k, v in selected.items() if v is not None}, change)
     except (UnknownHost, BadChange) as error:
         fail(str(error))
+    how = {"wait": wait, "timeout_s": timeout, "retries": retries, "retry_pause_s": retry_pause}
     with progress(orders.total, wait and not as_json) as advance:
-        results = orders.carry_out({"wait": wait, "timeout_s": timeout, "retries": retries}, advance)
+        results = orders.carry_out(how, advance)
     if as_json:
         print(json.dumps({"schema": 1, "results": results}, indent=1))
     for r in [] if as_json or not wait else results:
-        how = f"{r['reconfig_us']:.0f} us" if r["outcome"] == "done" else r["reason"] + retry_hint(r)
-        print(f"{r['session']}  {r['outcome']}  {how}")
+        detail = f"{r['reconfig_us']:.0f} us" if r["outcome"] == "done" else r["reason"] + retry_hint(r)
+        print(f"{r['session']}  {r['outcome']}  {detail}")
     if not wait:
         print(f"{len(results)} started")
     elif not results:

@@ -3,15 +3,17 @@
 
 import os
 import re
+import signal
 import subprocess
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
+from dysco_ns.agent.launch import AgentTarget, start_agents
 from lab.capture import capturing, capturing_stack
 from lab.judge import judged
 from lab.measure import tcp_counters
-from lab.network import Lab
+from lab.network import KEY_FILE, Lab
 from lab.tools import bulk
 from lab.topologies import build
 
@@ -103,3 +105,15 @@ def watched(lab, tmp_path, wires=(), stacks=(), lossless=False):
         assert "stack" in where or found.new_paths(), f"no new path was captured: {where}"
         faults = {f"{path.left} > {path.right}": _wrong(path, where, lossless) for path in used}
         assert not any(faults.values()), f"{where}: { {path: wrong for path, wrong in faults.items() if wrong} }"
+
+
+def killed(lab, host):
+    """The host's daemon dies; its data path stays."""
+    os.kill(lab.state.agents[host].pid, signal.SIGKILL)
+
+
+def started_again(lab, host):
+    """A daemon takes up what the one that was killed has left."""
+    target = AgentTarget(host, lab.pid(host), KEY_FILE if lab.topology.sign else None, lab.topology.names)
+    (handle,) = start_agents([target])
+    lab.state.agents[host] = type(lab.state.agents[host]).of(handle.pid, host)
