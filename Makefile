@@ -103,7 +103,7 @@ test-unit: build $(SIMULATORS) ## tests that need no network: units, simulator
 	$(VENV)/pytest tests/unit tests/sim
 
 test: static $(SIMULATORS) ## proves the code: static checks, units, simulator, real networks
-	$(SUDO) $(VENV)/pytest tests
+	$(SUDO) $(VENV)/pytest -m "not long" tests
 
 test-all: static $(SIMULATORS) ## every protocol case and the long searches (hours); goes on where it was interrupted
 	@$(SUDO) tools/test_all.sh

@@ -5,15 +5,12 @@ import os
 import re
 import signal
 import subprocess
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
-from dysco_ns.agent.launch import AgentTarget, start_agents
-from lab.capture import capturing, capturing_stack
-from lab.judge import judged
 from lab.measure import tcp_counters
-from lab.network import KEY_FILE, Lab
+from lab.network import Lab, LabFailed, end, wait_until
 from lab.tools import bulk
 from lab.topologies import build
 
@@ -28,11 +25,13 @@ def _root():
 
 @pytest.fixture
 def lab_of():
-    """Starts a topology with settings; at most one at a time."""
+    """Starts a topology, by its name with settings or as it is; at most one at a time."""
     labs = []
 
     def start(topology, **settings):
-        lab = Lab(build(topology, {key: str(value) for key, value in settings.items()}))
+        if isinstance(topology, str):
+            topology = build(topology, {key: str(value) for key, value in settings.items()})
+        lab = Lab(topology)
         labs.append(lab)
         lab.start()
         return lab
@@ -62,58 +61,113 @@ def no_reset_was_sent(lab):
     return not any(tcp_counters(lab.pid(h))["TcpOutRsts"] for h in lab.state.agents)
 
 
-def transfer(lab, client, server, address, port, tmp_path, sessions=10, seconds=1.5, during=None):
-    """Hashed sessions between two hosts, both ways; `during()` runs while they do.  Returns the comparison."""
-    listen = lab.topology.host(server).address
-    reports = tmp_path / "client.jsonl", tmp_path / "server.jsonl"
-    with lab.service(server, bulk.server_command(listen, port[1], reports[1])):
-        command = bulk.client_command(address, port[0], reports[0], sessions=sessions, seconds=seconds)
-        process = lab.popen(client, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert process.stdout.readline().startswith("connected"), process.stderr.read()
-        if during:
-            during()
-            assert no_reset_was_sent(lab)
-        process.wait(60)
-        process.stdout.close()
-        process.stderr.close()
-    return bulk.compare([(bulk.read_report(reports[0]), bulk.read_report(reports[1]))])
+def sessions(lab, host):
+    return lab.agent(host).request("sessions")["sessions"]
 
 
-def _wrong(path, where, lossless):
-    faults = path.faults(lossless)
-    if "wire" in where:  # an anchor that has been told beta passes on the stack's echoes: some are of the old path still
-        faults.pop("echo_above_max", None)
-    return faults
+def counters(lab, host):
+    return lab.agent(host).request("stats")["counters"]
+
+
+def nothing_was_invalid(lab):
+    """Whether no strict firewall has seen a packet that does not belong to a connection."""
+    return not any(invalid_packets(lab, host) for host in lab.topology.hosts)
+
+
+def reconfigured(lab, host, **change):
+    """Asks an agent for a change of all sessions that it can lead: every one must succeed, and settle everywhere."""
+    results = lab.agent(host).request("reconfigure", all=True, timeout_s=20, **change)["results"]
+    failed = [r for r in results if r["outcome"] != "done"]
+    assert results and not failed, failed[:2] or "no session"
+    settled(lab)
+    return results
+
+
+def settled(lab):
+    """Waits until no session is under reconfiguration at any agent."""
+
+    def busy():
+        return any(s["state"].startswith("reconfiguring") for host in lab.state.agents for s in sessions(lab, host))
+
+    wait_until(lambda: not busy(), 15, "all reconfigurations settled")
+
+
+def emptied(lab, timeout_s=20):
+    """Waits until no agent has anything of any session; those that are over may go at once."""
+    for host in lab.state.agents:
+        lab.agent(host).request("tune", linger_s=1)
+
+    def left():
+        tables = {host: lab.agent(host).request("stats")["tables"] for host in lab.state.agents}
+        return {host: sizes for host, sizes in tables.items() if any(sizes.values())}
+
+    try:
+        wait_until(lambda: not left(), timeout_s, "empty tables")
+    except LabFailed:
+        raise AssertionError(f"still in the tables: {left()}") from None
+
+
+def needs(probe):
+    """Skips a test where the kernel lacks what it needs, and says what."""
+    reason = probe()
+    if reason:
+        pytest.skip(reason)
+
+
+class Talk:
+    """Hashed sessions that run both ways: the two processes, and when both have ended, what they say."""
+
+    def __init__(self, client, server, reports):
+        self.client, self.server, self._reports = client, server, reports
+
+    def half_close(self, end_):
+        """One end ("client" or "server") sends no more; the other goes on."""
+        getattr(self, end_).send_signal(signal.SIGUSR1)
+
+    def reset(self, end_):
+        getattr(self, end_).send_signal(signal.SIGUSR2)
+
+    @property
+    def compared(self):
+        return bulk.compare([tuple(bulk.read_report(report) for report in self._reports)])
+
+    @property
+    def errors(self):
+        """How the sessions ended at the client and at the server: reasons, None where nothing was wrong."""
+        return tuple({s["error"] for s in bulk.read_report(report).sessions.values()} for report in self._reports)
+
+    def what_came_is_right(self):
+        """Whether every byte that an end has received is the one that the other has sent: for sessions that were cut."""
+        ends = [bulk.read_report(report).sessions for report in self._reports]
+        return ends[0].keys() == ends[1].keys() and all(
+            mine[i]["first_bad_offset"] == -1 and mine[i]["rcvd"] <= theirs[i]["sent"]
+            for mine, theirs in (ends, ends[::-1])
+            for i in mine
+        )
 
 
 @contextmanager
-def watched(lab, tmp_path, wires=(), stacks=(), lossless=False):
-    """Captures while the block lasts: beside hosts, and what the TCP of end hosts itself sends and gets.  Whoever looks
-    must then have seen ordinary connections only, of which some were new paths (if anything was watched on a wire)."""
-    files = {f"{host} wire": tmp_path / f"{host}-wire.pcap" for host in wires}
-    files |= {f"{host} stack": tmp_path / f"{host}-stack.pcap" for host in stacks}
-    with ExitStack() as stack:
-        for host in wires:
-            stack.enter_context(capturing(lab, host, "eth0", files[f"{host} wire"]))
-        for host in stacks:
-            stack.enter_context(capturing_stack(lab, host, files[f"{host} stack"]))
-        yield
-    for where, file in files.items():
-        found = judged(file)
-        used = [path for path in found.paths if any(d.bytes for d in path.directions)]
-        assert used, f"nothing was captured: {where}"
-        assert "stack" in where or found.new_paths(), f"no new path was captured: {where}"
-        faults = {f"{path.left} > {path.right}": _wrong(path, where, lossless) for path in used}
-        assert not any(faults.values()), f"{where}: { {path: wrong for path, wrong in faults.items() if wrong} }"
+def talking(lab, tmp_path, *, client="client", server="server", address=None, port=(5001, 5001), name="", after_seconds=0.0,
+            sessions=10, seconds=1.5, wait_s=60, **load):  # fmt: skip
+    """Hashed sessions between two hosts; at the end of the block both ends have ended.  `load` as bulk.client_command."""
+    listen = lab.topology.host(server).address
+    reports = tmp_path / f"{name}client.jsonl", tmp_path / f"{name}server.jsonl"
+    with lab.service(server, bulk.server_command(listen, port[1], reports[1], after_seconds=after_seconds)) as served:
+        command = bulk.client_command(address or listen, port[0], reports[0], sessions=sessions, seconds=seconds, **load)
+        process = lab.popen(client, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            assert process.stdout.readline().startswith("connected"), process.stderr.read()
+            yield Talk(process, served, reports)
+            process.wait(wait_s)
+        finally:
+            end(process)
 
 
-def killed(lab, host):
-    """The host's daemon dies; its data path stays."""
-    os.kill(lab.state.agents[host].pid, signal.SIGKILL)
-
-
-def started_again(lab, host):
-    """A daemon takes up what the one that was killed has left."""
-    target = AgentTarget(host, lab.pid(host), KEY_FILE if lab.topology.sign else None, lab.topology.names)
-    (handle,) = start_agents([target])
-    lab.state.agents[host] = type(lab.state.agents[host]).of(handle.pid, host)
+def transfer(lab, client, server, address, port, tmp_path, sessions=10, seconds=1.5, during=None, **load):
+    """Hashed sessions between two hosts, both ways; `during()` runs while they do.  Returns the comparison."""
+    with talking(lab, tmp_path, client=client, server=server, address=address, port=port, sessions=sessions, seconds=seconds,
+                 **load) as talk:  # fmt: skip
+        if during:
+            during()
+            assert no_reset_was_sent(lab)
+    return talk.compared

@@ -24,7 +24,7 @@ def test_the_acknowledgment_of_the_left_anchor_is_lost_at_each_hop(lab_of, tmp_p
     """The release makes the right anchor ready then.  No firewalls here: one that has not seen that acknowledgment does
     not know the window of the left side, and drops what the right side sends beyond 64 kB; TCP sends it again."""
     lab = lab_of("chain", middleboxes=4, initial=2, rate=200, hmac="on")
-    verified(lab, tmp_path, exchange(lab, ["left ACK"], 2 * SESSIONS), seconds=4)
+    verified(lab, tmp_path, exchange(lab, ["left ACK"], 2 * SESSIONS))
 
 
 @pytest.fixture
@@ -49,13 +49,13 @@ def exchange(lab, messages, least):
 
 @pytest.mark.parametrize("message", [pytest.param(m, marks=pytest.mark.long) for m in STEPS])
 def test_the_first_of_a_kind_is_lost_at_each_hop(net, tmp_path, message):
-    verified(net, tmp_path, exchange(net, [message], 2 * SESSIONS), seconds=4)
+    verified(net, tmp_path, exchange(net, [message], 2 * SESSIONS))
 
 
 def test_the_first_of_every_kind_is_lost_at_each_hop(net, tmp_path):
     """A signature on each, firewalls on both paths: and still everybody has seen an ordinary connection."""
     steps = exchange(net, STEPS, 2 * SESSIONS * len(STEPS))
-    verified(net, tmp_path, steps, seconds=6, wires=("client", "mb3", "server"), stacks=("client", "server"))
+    verified(net, tmp_path, steps, wires=("client", "mb3", "server"), stacks=("client", "server"))
 
 
 @pytest.mark.long
@@ -72,7 +72,7 @@ def test_a_cancel_is_lost_at_each_hop(net, tmp_path, message):
         wait_until(lambda: settled(lab, ("client", "server")), 5, "the anchors are free")
         changed(lab, "client", insert=["mb3"])
 
-    verified(lab, tmp_path, steps, seconds=12)
+    verified(lab, tmp_path, steps)
 
 
 @pytest.mark.parametrize("message", ["requestLock", *(pytest.param(m, marks=pytest.mark.long) for m in STEPS[1:4])])
@@ -90,4 +90,4 @@ def test_all_of_a_kind_are_lost_and_the_attempt_is_cancelled(net, tmp_path, mess
         assert {s["state"] for s in lab.agent("mb3").request("sessions")["sessions"]} <= {"over"}
         changed(lab, "client", replace={"mb1": ["mb3"]})
 
-    verified(lab, tmp_path, steps, seconds=9)
+    verified(lab, tmp_path, steps)

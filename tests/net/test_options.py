@@ -32,7 +32,7 @@ def test_sessions_without(lab_of, tmp_path, what):
         changed(lab, "client", remove="mb2")
         assert flat(lab, "mb2")
 
-    verified(lab, tmp_path, steps, seconds=4.0)
+    verified(lab, tmp_path, steps)
 
 
 def test_a_path_with_a_smaller_mtu(lab_of, tmp_path):

@@ -38,7 +38,7 @@ def test_a_middlebox_replaces_itself_in_all_its_sessions(lab_of, tmp_path):
         assert flat(lab, "mb4")
         assert not flat(lab, "mb3")
 
-    verified(lab, tmp_path, steps, seconds=5, wires=("mb3", "mb4"))
+    verified(lab, tmp_path, steps, wires=("mb3", "mb4"))
     assert [outcomes(s) for s in said] == [(0, ["done"] * SESSIONS)] * 2
 
 
@@ -52,7 +52,7 @@ def test_several_are_inserted_and_removed_at_once(lab_of, tmp_path):
         changed(lab, "mb1", chain=[], until="server")
         assert flat(lab, "mb4") and flat(lab, "mb2")
 
-    verified(lab, tmp_path, steps, seconds=4, wires=("mb1", "mb3"), stacks=("client",))
+    verified(lab, tmp_path, steps, wires=("mb1", "mb3"), stacks=("client",))
 
 
 def test_a_scrubber_comes_into_all_sessions_that_match(lab_of, tmp_path):
@@ -147,7 +147,7 @@ def test_a_right_anchor_that_has_left_is_told_by_the_end_of_the_chain(lab_of, tm
         assert settled(lab, ("client", "mb1", "server"))
         changed(lab, "client", chain=["mb3"], until="server")
 
-    verified(lab, tmp_path, steps, seconds=4)
+    verified(lab, tmp_path, steps)
 
 
 def test_a_request_that_meets_a_pending_lock_is_held_until_that_is_decided(lab_of, tmp_path):
@@ -176,7 +176,7 @@ def test_a_request_that_meets_a_pending_lock_is_held_until_that_is_decided(lab_o
         first.join()
         second.join()
 
-    verified(lab, tmp_path, steps, seconds=4)
+    verified(lab, tmp_path, steps)
     assert {r["outcome"] for r in answers["mb1"]} == {"done"}
     assert {(r["outcome"], r["retry"]) for r in answers["client"]} == {("refused", True)}
     granted = {e["session"]: e["ts_ns"] for e in events["mb1"] if e["event"] == "new_path_syn"}
@@ -209,7 +209,7 @@ def test_who_contends_and_retries_is_done_in_the_end(lab_of, tmp_path):
             thread.join()
         assert settled(lab, lab.topology.names)
 
-    verified(lab, tmp_path, steps, seconds=7)
+    verified(lab, tmp_path, steps)
     assert [outcomes(s) for s in said.values()] == [(0, ["done"] * SESSIONS)] * 2, said
 
 

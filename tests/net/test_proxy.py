@@ -11,7 +11,8 @@ from lab.network import wait_until
 from lab.shaping import QUEUE_MS
 from lab.topologies.proxy import PROXY, proxy_port, server_port
 from middleboxes.tcp_proxy import TcpProxy
-from tests.net.conftest import killed, no_session_was_reset, started_again, transfer
+from tests.net.conftest import no_session_was_reset, transfer
+from tests.net.daemons import killed, started_again
 
 PORTS = (proxy_port(1), server_port(1))
 

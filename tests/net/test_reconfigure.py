@@ -10,7 +10,8 @@ import time
 import pytest
 
 from lab.tools import bulk
-from tests.net.conftest import invalid_packets, no_session_was_reset, transfer, watched
+from tests.net.conftest import no_reset_was_sent, no_session_was_reset, nothing_was_invalid, talking
+from tests.net.watch import watched
 
 PORT = 5001
 SESSIONS = 20
@@ -24,17 +25,18 @@ def changed(lab, host, **change):
     time.sleep(0.3)
 
 
-def verified(lab, tmp_path, steps, seconds=3.0, wires=(), stacks=()):
-    """Sessions whose bytes are hashed while steps() change their chains; captured beside `wires` and in `stacks`."""
-    server = lab.topology.host("server").address
+def verified(lab, tmp_path, steps, wires=(), stacks=(), **load):
+    """Sessions that last while steps() change their chains, hashed at both ends; captured beside `wires` and in `stacks`."""
     with watched(lab, tmp_path, wires, stacks):
-        compared = transfer(
-            lab, "client", "server", server, (PORT, PORT), tmp_path, sessions=SESSIONS, seconds=seconds, during=steps
-        )
+        with talking(lab, tmp_path, sessions=SESSIONS, seconds=60, **load) as talk:
+            steps()
+            assert no_reset_was_sent(lab)
+            talk.client.terminate()  # ends its sessions in good order
+        compared = talk.compared
     assert compared.sessions == SESSIONS
-    assert (compared.failed, compared.bytes_mismatched) == (0, 0)
+    assert (compared.failed, compared.bytes_mismatched) == (0, 0), compared.reasons
     assert no_session_was_reset(lab)
-    assert not any(invalid_packets(lab, host) for host in lab.topology.hosts)
+    assert nothing_was_invalid(lab)
     return compared
 
 
@@ -109,7 +111,7 @@ def test_one_session_is_changed_again_and_again(lab_of, tmp_path):
             changed(lab, "client", remove="mb2")
             changed(lab, "client", insert=["mb1"])
 
-    verified(lab, tmp_path, steps, seconds=8.0)
+    verified(lab, tmp_path, steps)
 
 
 @pytest.mark.parametrize("throttle", [16384, 0])
@@ -124,7 +126,7 @@ def test_the_window_is_throttled_meanwhile(lab_of, tmp_path, throttle):
         changed(lab, "client", replace={"mb1": ["mb2"]})
         changed(lab, "client", remove="mb2")
 
-    compared = verified(lab, tmp_path, steps, seconds=4.0)
+    compared = verified(lab, tmp_path, steps)
     assert compared.bytes_compared > 20e6
 
 
@@ -148,7 +150,7 @@ def test_the_command_finds_who_must_lead(lab_of, tmp_path):
         ):
             said.append(dysco("reconfigure", "--at", "server", "--all", "--json", *words))
 
-    verified(lab, tmp_path, steps, seconds=6.0)
+    verified(lab, tmp_path, steps)
     for status, out, err in said:
         assert status == 0, err + out[:600]
         results = json.loads(out)["results"]
@@ -226,6 +228,6 @@ def test_a_new_path_that_cannot_be_made_is_cancelled_and_nothing_is_left(lab_of,
         assert {(s["state"], s["lock"]) for s in described} == {("established", "unlocked")}
         assert {s["state"] for s in lab.agent("mb1").request("sessions")["sessions"]} == {"over"}
 
-    verified(lab, tmp_path, steps, seconds=8.0)
+    verified(lab, tmp_path, steps)
     assert {r["outcome"] for r in answers} == {"cancelled"}
     assert all("no answer" in r["reason"] for r in answers)

@@ -8,7 +8,7 @@ import pytest
 
 from lab.impair import lost
 from lab.network import wait_until
-from tests.net.conftest import killed, started_again
+from tests.net.daemons import killed, started_again
 from tests.net.test_messages_lost import settled
 from tests.net.test_reconfigure import changed, verified
 
@@ -45,7 +45,7 @@ def test_a_daemon_is_killed_in(lab_of, tmp_path, phase, host):
         wait_until(lambda: settled(lab, ("client", "mb1", "server")), 12, "no lock held, nothing under way")
         changed(lab, "client", chain=[], until="server")
 
-    verified(lab, tmp_path, steps, seconds=9)
+    verified(lab, tmp_path, steps)
 
 
 @pytest.mark.parametrize("phase", ["locking", pytest.param("handshake", marks=pytest.mark.long)])
@@ -63,4 +63,4 @@ def test_the_locks_of_a_left_anchor_that_never_comes_back_expire(lab_of, tmp_pat
         time.sleep(2.5)
         changed(lab, "client", chain=["mb4"], until="mb3")
 
-    verified(lab, tmp_path, steps, seconds=9)
+    verified(lab, tmp_path, steps)
