@@ -6,11 +6,11 @@ makes late.  A packet is what the router forwards: a GSO super-packet is lost wh
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+from lab.faults import rule
 from lab.network import Lab
-from lab.tool import ToolFailed
 from lab.tools.longline import TABLE, delayed
 from lab.topologies import ROUTER
 
@@ -37,34 +37,13 @@ ONCE = ("-m hashlimit --hashlimit-name {name} --hashlimit-upto 1/hour --hashlimi
         "--hashlimit-mode srcip,srcport,dstip,dstport --hashlimit-htable-expire 600000")  # fmt: skip
 
 
-class CannotImpair(Exception):
-    """This kernel's netfilter lacks what is needed; says what."""
-
-
-@contextmanager
-def rule(lab: Lab, table: str, words: Sequence[str], host: str = ROUTER) -> Iterator[None]:
-    """A netfilter rule at a host for what it receives, while the block lasts.  CannotImpair if the kernel has no such match."""
-    at = ["iptables", "-t", table, "{}", "PREROUTING", "-p", "tcp", *words]
-
-    def change(what: str) -> None:
-        lab.run(host, [word.format(what) if word == "{}" else word for word in at])
-
-    try:
-        change("-A")
-    except ToolFailed as error:
-        raise CannotImpair(str(error)) from error
-    try:
-        yield
-    finally:
-        change("-D")
-
-
 @contextmanager
 def lost(lab: Lab, message: str, once: bool = True, at: str = "") -> Iterator[None]:
     """Messages of one kind get lost at the router: the first on each subsession, at each hop, or (once=False) all of them.
     `at`: more words of a netfilter rule, such as '-s ADDRESS'."""
+    match = [*at.split(), *MESSAGES[message].split()]
     first = ONCE.format(name=re.sub("[^a-zA-Z]", "", message)[:14]) if once else ""
-    with rule(lab, "raw", [*at.split(), *MESSAGES[message].split(), *first.split(), "-j", "DROP"]):
+    with rule(lab, ROUTER, "PREROUTING", ["-p", "tcp", *match, *first.split(), "-j", "DROP"], "raw"):
         yield
 
 
@@ -75,7 +54,7 @@ def packets_lost(lab: Lab) -> int:
 
 
 def _sometimes(share: float) -> list[str]:
-    return ["-i", "to-+", "-m", "statistic", "--mode", "random", "--probability", f"{share:g}"]
+    return ["-p", "tcp", "-i", "to-+", "-m", "statistic", "--mode", "random", "--probability", f"{share:g}"]
 
 
 @contextmanager
@@ -85,10 +64,11 @@ def impaired(lab: Lab, loss: float = 0.0, repeated: float = 0.0, late: float = 0
         if late:
             stack.enter_context(delayed(lab, ROUTER, (), late_ms))
             lab.batch(ROUTER, [f"rule add fwmark {LATE_MARK} lookup {TABLE}"])
-            stack.enter_context(rule(lab, "mangle", [*_sometimes(late), "-j", "MARK", "--set-mark", LATE_MARK]))
+            mark = [*_sometimes(late), "-j", "MARK", "--set-mark", LATE_MARK]
+            stack.enter_context(rule(lab, ROUTER, "PREROUTING", mark, "mangle"))
         for host in lab.topology.hosts if repeated else ():
             to = ["-d", host.address, *_sometimes(repeated), "-j", "TEE", "--gateway", host.address]
-            stack.enter_context(rule(lab, "mangle", to))
+            stack.enter_context(rule(lab, ROUTER, "PREROUTING", to, "mangle"))
         if loss:
-            stack.enter_context(rule(lab, "raw", [*_sometimes(loss), "-j", "DROP"]))
+            stack.enter_context(rule(lab, ROUTER, "PREROUTING", [*_sometimes(loss), "-j", "DROP"], "raw"))
         yield

@@ -24,6 +24,7 @@ FIXED = 40  # bytes of a set-up message before its fields
 FIELDS = (
     "frame.time_epoch", "ip.src", "tcp.srcport", "ip.dst", "tcp.dstport", "tcp.seq_raw", "tcp.ack_raw", "tcp.flags", "tcp.len",
     "tcp.option_kind", "tcp.payload", "tcp.options.timestamp.tsval", "tcp.options.timestamp.tsecr",
+    "tcp.window_size_value", "tcp.options.wscale.shift",
 )  # fmt: skip
 End = tuple[str, int]  # address, port
 
@@ -43,6 +44,8 @@ class Segment:
     payload: bytes = b""  # as far as it was captured
     tsval: int | None = None
     tsecr: int = 0
+    window: int = 0  # as on the wire
+    window_scale: int = 0  # that this segment offers
 
     @property
     def end(self) -> int:
@@ -135,10 +138,12 @@ def segments(pcap: File) -> Iterator[Segment]:
     for name in FIELDS:
         command += ["-e", name]
     for line in run(command).splitlines():
-        time, src, sport, dst, dport, seq, ack, flags, length, options, payload, tsval, tsecr = line.split("\t")
+        time, src, sport, dst, dport, seq, ack, flags, length, options, payload, *rest = line.split("\t")
+        tsval, tsecr, window, scale = rest
         yield Segment(
             float(time), (src, int(sport)), (dst, int(dport)), int(seq), int(ack), int(flags, 16), int(length),
             tuple(options.split(",")), bytes.fromhex(payload), int(tsval) if tsval else None, int(tsecr or 0),
+            int(window), int(scale or 0),
         )  # fmt: skip
 
 

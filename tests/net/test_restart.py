@@ -50,17 +50,17 @@ def test_a_daemon_is_killed_in(lab_of, tmp_path, phase, host):
 
 @pytest.mark.parametrize("phase", ["locking", pytest.param("handshake", marks=pytest.mark.long)])
 def test_the_locks_of_a_left_anchor_that_never_comes_back_expire(lab_of, tmp_path, phase):
-    """mb1's daemon dies with the segment up to mb3 locked; two seconds later the client changes it, through mb1."""
+    """mb1's daemon dies with the segment up to mb3 locked; two seconds later mb2, in the middle of it, changes its part."""
     lab = lab_of("chain", middleboxes=4, initial=3, rate=200)
 
     def steps():
         time.sleep(0.3)
-        with lost(lab, PHASES[phase], once=False):
-            begun(lab, "mb1", phase, replace={"mb2": ["mb4"]}, retries=0)
+        with lost(lab, PHASES[phase], once=False, at=f"! -s {lab.topology.host('server').address}"):
+            begun(lab, "mb1", phase, chain=["mb4"], until="server", retries=0)
             killed(lab, "mb1")
-            refused = lab.agent("client").request("reconfigure", all=True, chain=["mb4"], until="mb3", retries=0, timeout_s=20)
-            assert any(r["outcome"] == "refused" and r["retry"] for r in refused["results"]), refused
+            refused = lab.agent("mb2").request("reconfigure", all=True, remove="mb3", retries=0, timeout_s=20)["results"]
+            assert any(r["outcome"] == "refused" and r["retry"] for r in refused), refused
         time.sleep(2.5)
-        changed(lab, "client", chain=["mb4"], until="mb3")
+        changed(lab, "mb2", chain=[], until="server")
 
     verified(lab, tmp_path, steps)
