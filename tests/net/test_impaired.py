@@ -24,18 +24,19 @@ def total(lab, name):
 
 
 def test_anchors_cut_segments_and_answer_what_is_sent_again(bad, tmp_path):
-    """End hosts and forwarding middleboxes are anchors; retransmissions straddle cutoffs, on both paths, both ways."""
+    """End hosts and forwarding middleboxes are anchors; small segments that are sent again are sent together, and straddle
+    cutoffs; on both paths, both ways."""
     lab = bad(4, 2)
 
     def steps():
-        with impaired(lab, loss=0.01, repeated=0.01, late=0.05):
+        with impaired(lab, loss=0.05, repeated=0.02, late=0.3, late_ms=10):
             for _ in range(2):
                 time.sleep(0.3)
                 changed(lab, "client", replace={"mb1": ["mb3"]})
                 changed(lab, "mb3", replace={"mb2": ["mb4"]})
                 changed(lab, "client", chain=["mb1", "mb2"], until="server")
 
-    verified(lab, tmp_path, steps)
+    verified(lab, tmp_path, steps, message=400, every_us=500)
     assert total(lab, "split") > 0
     assert total(lab, "split_failed") == 0
     assert total(lab, "answered_on_spot") > 0

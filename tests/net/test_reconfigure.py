@@ -13,7 +13,7 @@ from lab.capture import capturing
 from lab.impair import lost
 from lab.judge import CONTROL_OPTION, SYN, segments
 from lab.tools import bulk
-from tests.net.conftest import no_reset_was_sent, no_session_was_reset, nothing_was_invalid, talking
+from tests.net.conftest import invalid_packets, no_reset_was_sent, no_session_was_reset, talking
 from tests.net.watch import watched
 
 PORT = 5001
@@ -39,7 +39,7 @@ def verified(lab, tmp_path, steps, wires=(), stacks=(), **load):
     assert compared.sessions == SESSIONS
     assert (compared.failed, compared.bytes_mismatched) == (0, 0), compared.reasons
     assert no_session_was_reset(lab)
-    assert nothing_was_invalid(lab)
+    assert not (invalid := {h.name: n for h in lab.topology.hosts if (n := invalid_packets(lab, h))}), invalid
     return compared
 
 
