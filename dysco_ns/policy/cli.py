@@ -73,7 +73,7 @@ def agent_run(
     throttle: Annotated[
         Optional[str], typer.Option(metavar="zero|BYTES", help="most window offered during a reconfiguration; 16384 is usual")
     ] = None,
-    policies: Annotated[Optional[Path], typer.Option(help="policies from the start: a JSON file as `policy apply` takes it")] = None,
+    policies: Annotated[Optional[Path], typer.Option(help="policies from the start: a file as `policy apply` takes it")] = None,
     domain: Annotated[
         Optional[list[str]], typer.Option(metavar="NETWORK=KEYFILE", help="agents with another key (NETWORK=: none); repeatable")
     ] = None,
