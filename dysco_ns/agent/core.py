@@ -142,9 +142,18 @@ class Core:
     def sessions(self) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from self.sessions_map.items()
 
+    def new_txid(self, nonce: int) -> int:
+        """A transaction of an epoch that is new to the session, as far as this agent has heard (core/freshness.h)."""
+        s = self.session(nonce)
+        epoch = (s["newest"] >> 16) + 1 if s else 1
+        return (epoch << 16 & 0xFFFFFFFF) | int.from_bytes(os.urandom(2), "little") | 1
+
     def record(self, nonce: int, side: int) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.reconfig_map.get({"nonce": nonce, "side": side})
         return found
+
+    def records(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        yield from self.reconfig_map.items()
 
     def session_of(self, local: tuple[str, int], remote: tuple[str, int]) -> int | None:
         """The nonce of the session of a local socket."""
@@ -178,7 +187,8 @@ class Core:
         return EventRing(self.programs.map("event_ring").fd, lambda data: on_event(self.decode_event(data)))
 
 
-def new_txid() -> int:
+def beat_txid() -> int:
+    """A number for one heartbeat."""
     return int.from_bytes(os.urandom(4), "little") | 1
 
 

@@ -69,7 +69,7 @@ INLINE void emission_take(struct scratch *x, u32 length, u32 cleared, u32 hop)
 	__builtin_memcpy(s->new, s->old, sizeof(s->new));
 }
 
-enum { NOT_ON_A_BARE_ACK = TCP_FIN | TCP_PSH | TCP_URG };
+enum { NOT_ON_A_BARE_ACK = TCP_FIN | TCP_PSH | TCP_URG | TCP_CWR, NOT_ON_A_HEAD = TCP_FIN | TCP_PSH };
 
 INLINE int leave_on(struct packet *p, u32 hop) { return segment_write(p) ? VERDICT_DROP : port_leave(p, hop); }
 
@@ -88,7 +88,7 @@ INLINE int leave_on_both(struct packet *p, struct scratch *x, struct entry *e, s
 		return leave_on(p, e->next_hop);
 	}
 	header_for_old(s, e, plan);
-	emission_take(x, head, NOT_ON_A_BARE_ACK, e->next_hop);
+	emission_take(x, head, head ? NOT_ON_A_HEAD : NOT_ON_A_BARE_ACK, e->next_hop);
 	if (!head) {
 		port_emit(p);
 	} else if (port_split(p, head)) { /* the head leaves, TCP sends the rest again */
@@ -100,6 +100,8 @@ INLINE int leave_on_both(struct packet *p, struct scratch *x, struct entry *e, s
 	if (plan->park)
 		return head ? VERDICT_DROP : port_park(p); /* what straddles is sent again */
 	header_for_new(s, r, plan);
+	if (head)
+		header_advance(s->new, head);
 	if (segment_write(p))
 		return VERDICT_DROP;
 	if (head && port_split_finish(p))

@@ -42,6 +42,12 @@ INLINE int both_ways_seen(const struct entry *out, const struct entry *in)
 	return (out->seen.has & in->seen.has & (SEEN_SEQ | SEEN_ACK)) == (SEEN_SEQ | SEEN_ACK);
 }
 
+/* The highest number that can have been received: what lies beyond every window offered is a forgery. */
+INLINE u32 believed(const struct reconfig *r, u32 high)
+{
+	return seq_after(high, r->edge_offered + 1) ? r->edge_offered : high;
+}
+
 /* Both anchors, when the record is made: what the entries have seen so far.  From here on the slow path keeps it. */
 INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, const struct entry *out,
 			 const struct entry *in)
@@ -50,15 +56,15 @@ INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, 
 	r->known_scale = known_scale(s, side);
 	r->ts_delivered = in->seen.tsval;
 	r->ts_old_seen = in->seen.tsval;
-	r->old_rcvd = in->seen.seq_high;
 	r->old_rcvd_acked = out->seen.ack;
-	r->old_sent_acked = in->seen.ack;
+	r->old_sent_acked = seq_min(in->seen.ack, out->seen.seq_high); /* nobody can have acknowledged what was not sent */
 	r->old_window = seen_window(&in->seen, r->known_scale);
 	r->expected = out->seen.ack;
-	r->ack_delivered = in->seen.ack;
+	r->ack_delivered = r->old_sent_acked;
 	r->window_delivered = r->old_window;
-	r->edge_delivered = in->seen.ack + (r->old_window << (r->known_scale & 15));
+	r->edge_delivered = r->old_sent_acked + (r->old_window << (r->known_scale & 15));
 	r->edge_offered = out->seen.ack + (seen_window(&out->seen, r->own_scale) << (r->own_scale & 15));
+	r->old_rcvd = believed(r, in->seen.seq_high);
 }
 
 /* How far the clocks that the two anchors see are apart: gathered on the old path, unless a proxy with clocks of its own
@@ -169,7 +175,7 @@ INLINE u32 new_path_start(struct packet *p, struct scratch *x, struct config *co
 	s->lock = LOCKED;
 	r->handle = m->handle;
 	r->right_anchor = m->right_anchor;
-	r->peer_delta = be32_of(m->left_delta) + delta_of(in, m);
+	r->peer_delta = be32_of(m->delta) + delta_of(in, m);
 	clock_gathered(r, m);
 	r->in_window_shift = (s32)m->window_scale - (s32)known_scale(s, SIDE_RIGHT);
 	be32 next = r->chain_length ? r->chain[0] : r->right_anchor;

@@ -244,6 +244,22 @@ INLINE int route_lookup(struct packet *p, struct config *config, be32 address, b
 	return 0;
 }
 
+/* For the neighbours beyond those that the table holds: one next hop an interface, whose neighbour the kernel finds for each
+ * packet. */
+INLINE u32 shared_hop(const struct config *config, struct next_hop *hop)
+{
+	for (u32 i = 0; i < MAX_INTERFACES; i++) {
+		if (i >= config->interface_count || config->interfaces[i].ifindex != hop->ifindex)
+			continue;
+		u32 index = SHARED_NEXT_HOPS + i;
+		hop->address = 0;
+		hop->resolved = 0;
+		bpf_map_update_elem(&next_hop_table, &index, hop, BPF_ANY);
+		return index;
+	}
+	return 0;
+}
+
 /* The index of the next hop towards an address: cached, and looked up once. */
 NOINLINE u32 port_route(struct packet *p, be32 address, be32 from)
 {
@@ -264,9 +280,9 @@ NOINLINE u32 port_route(struct packet *p, be32 address, be32 from)
 		return known ? *known : 0;
 	if (known && !fresh.resolved)
 		return *known;
-	u32 index = known ? *known : __sync_fetch_and_add(count, 1) + 1;
-	if (index >= DAEMON_NEXT_HOPS)
-		return 0;
+	u32 index = known ? *known : *count + 1 < SHARED_NEXT_HOPS ? __sync_fetch_and_add(count, 1) + 1 : SHARED_NEXT_HOPS;
+	if (index >= SHARED_NEXT_HOPS)
+		return shared_hop(config, &fresh);
 	bpf_map_update_elem(&next_hop_table, &index, &fresh, BPF_ANY);
 	bpf_map_update_elem(&next_hop_index, &key, &index, BPF_ANY);
 	return index;

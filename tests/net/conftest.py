@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -13,6 +14,8 @@ from lab.measure import tcp_counters
 from lab.network import Lab, LabFailed, end, wait_until
 from lab.tools import bulk
 from lab.topologies import build
+
+LONG_S = 150.0
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -175,10 +178,15 @@ def talking(lab, tmp_path, *, clients=("client",), server="server", address=None
 
 
 def transfer(lab, client, server, address, port, tmp_path, sessions=10, seconds=1.5, during=None, **load):
-    """Hashed sessions between two hosts, both ways; `during()` runs while they do.  Returns the comparison."""
-    with talking(lab, tmp_path, clients=(client,), server=server, address=address, port=port, sessions=sessions, seconds=seconds,
-                 **load) as talk:  # fmt: skip
+    """Hashed sessions between two hosts, both ways, for `seconds`; `during()` runs while they do, and they go on until it is
+    done, however slow the machine is.  Returns the comparison."""
+    with talking(lab, tmp_path, clients=(client,), server=server, address=address, port=port, sessions=sessions,
+                 seconds=LONG_S if during else seconds, **load) as talk:  # fmt: skip
         if during:
+            until = time.monotonic() + seconds
             during()
+            time.sleep(max(until - time.monotonic(), 0))
+            assert talk.client.poll() is None, "the sessions ended before the test was done with them"
             assert no_reset_was_sent(lab)
+            talk.client.terminate()
     return talk.compared
