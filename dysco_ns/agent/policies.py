@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -112,7 +112,7 @@ class Policies:
         self.policies = [p for p in self.policies if p.id != number]
         self._write()
 
-    def apply(self, requests: list[Mapping[str, Any]]) -> list[int]:
+    def apply(self, requests: Sequence[Mapping[str, Any]]) -> list[int]:
         """Replaces all policies by these, or none if one of them is wrong."""
         fresh = [self.make(r) for r in requests]
         self._check_room(len(fresh))
@@ -178,7 +178,7 @@ class _NoTable:
         return {}
 
 
-def preload(path: Path, requests: list[Mapping[str, Any]]) -> None:
+def preload(path: Path, requests: Sequence[Mapping[str, Any]]) -> None:
     """Makes these the policies with which the next daemon starts, or none if one is wrong; types that were kept stay."""
     policies = Policies(_NoTable(), {}, lambda count: None, path)
     policies.restore_types()

@@ -73,7 +73,7 @@ def agent_run(
     throttle: Annotated[
         Optional[str], typer.Option(metavar="zero|BYTES", help="most window offered during a reconfiguration; 16384 is usual")
     ] = None,
-    policies: Annotated[Optional[Path], typer.Option(help="policies from the start: a JSON file as `policy apply` takes it")] = None,
+    policies: Annotated[Optional[Path], typer.Option(help="policies from the start: a file as `policy apply` takes it")] = None,
     domain: Annotated[
         Optional[list[str]], typer.Option(metavar="NETWORK=KEYFILE", help="agents with another key (NETWORK=: none); repeatable")
     ] = None,
@@ -267,7 +267,7 @@ def reconfigure(
     wait: Annotated[bool, typer.Option(help="wait and say how it ended")] = True,
     timeout: Annotated[float, typer.Option(help="seconds to wait for each session")] = 30.0,
     retries: Annotated[int, typer.Option(min=0, help="how often to try again when another reconfiguration is in the way")] = 6,
-    retry_pause: Annotated[float, typer.Option(min=0.001, help="seconds before the first retry; doubles")] = 0.05,
+    retry_pause: Annotated[float, typer.Option(min=0.0, help="seconds before the first retry; doubles")] = 0.05,
     at: At = None,
     as_json: Json = False,
 ) -> None:

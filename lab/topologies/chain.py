@@ -42,7 +42,7 @@ def build(settings: Settings) -> Topology:
     gate = GATES[settings.choice("gate", "off", tuple(GATES))]
     if gate:
         if starts == "edge1":
-            raise BadSetting(f"topology chain: the client is behind edge1 or behind a gate: edges={edges} or gate={gate}, not both")
+            raise BadSetting(f"topology chain: the client is behind an edge or a gate, not both: edges={edges}, gate={gate}")
         client = replace(client, behind="gate")
         boxes += (Host("gate", count + 4, gate, rate, agent=False),)
     names = tuple(box.name for box in boxes[:initial])

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -95,13 +95,13 @@ def settled(lab):
     wait_until(lambda: not busy(), 15, "all reconfigurations settled")
 
 
-def emptied(lab, timeout_s=20):
-    """Waits until no agent has anything of any session; those that are over may go at once."""
+def emptied(lab, timeout_s=10, at=None):
+    """Waits until no agent (or none of those hosts) has anything of any session; those that are over may go at once."""
     for host in lab.state.agents:
         lab.agent(host).request("tune", linger_s=1)
 
     def left():
-        tables = {host: lab.agent(host).request("stats")["tables"] for host in lab.state.agents}
+        tables = {host: lab.agent(host).request("stats")["tables"] for host in at or lab.state.agents}
         return {host: sizes for host, sizes in tables.items() if any(sizes.values())}
 
     try:
@@ -118,10 +118,17 @@ def needs(probe):
 
 
 class Talk:
-    """Hashed sessions that run both ways: the two processes, and when both have ended, what they say."""
+    """Hashed sessions that run both ways: the processes, and when they have ended, what they say."""
 
-    def __init__(self, client, server, reports):
-        self.client, self.server, self._reports = client, server, reports
+    def __init__(self, clients, server, reports):
+        self.clients, self.client, self.server, self._reports = clients, clients[0], server, reports
+
+    @property
+    def _ends(self):
+        """What the clients together and the server have reported."""
+        *clients, server = (bulk.read_report(report) for report in self._reports)
+        together = bulk.Report(sessions={number: s for report in clients for number, s in report.sessions.items()})
+        return together, server
 
     def half_close(self, end_):
         """One end ("client" or "server") sends no more; the other goes on."""
@@ -132,16 +139,16 @@ class Talk:
 
     @property
     def compared(self):
-        return bulk.compare([tuple(bulk.read_report(report) for report in self._reports)])
+        return bulk.compare([self._ends])
 
     @property
     def errors(self):
         """How the sessions ended at the client and at the server: reasons, None where nothing was wrong."""
-        return tuple({s["error"] for s in bulk.read_report(report).sessions.values()} for report in self._reports)
+        return tuple({s["error"] for s in end_.sessions.values()} for end_ in self._ends)
 
     def what_came_is_right(self):
         """Whether every byte that an end has received is the one that the other has sent: for sessions that were cut."""
-        ends = [bulk.read_report(report).sessions for report in self._reports]
+        ends = [end_.sessions for end_ in self._ends]
         return ends[0].keys() == ends[1].keys() and all(
             mine[i]["first_bad_offset"] == -1 and mine[i]["rcvd"] <= theirs[i]["sent"]
             for mine, theirs in (ends, ends[::-1])
@@ -150,31 +157,35 @@ class Talk:
 
 
 @contextmanager
-def talking(lab, tmp_path, *, client="client", server="server", address=None, port=(5001, 5001), name="", after_seconds=0.0,
+def talking(lab, tmp_path, *, clients=("client",), server="server", address=None, port=(5001, 5001), after_seconds=0.0,
             sessions=10, seconds=1.5, wait_s=60, **load):  # fmt: skip
-    """Hashed sessions between two hosts; at the end of the block both ends have ended.  `load` as bulk.client_command."""
+    """Hashed sessions of each client with a server; when the block has ended, so have they.  `load` as bulk.client_command."""
     listen = lab.topology.host(server).address
-    reports = tmp_path / f"{name}client.jsonl", tmp_path / f"{name}server.jsonl"
-    with lab.service(server, bulk.server_command(listen, port[1], reports[1], after_seconds=after_seconds)) as served:
-        command = bulk.client_command(address or listen, port[0], reports[0], sessions=sessions, seconds=seconds, **load)
-        process = lab.popen(client, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
+    reports = [tmp_path / f"{name}.jsonl" for name in (*clients, server)]
+    serve = bulk.server_command(listen, port[1], reports[-1], after_seconds=after_seconds)
+    with lab.service(server, serve) as served, ExitStack() as stack:
+        started = []
+        for i, name in enumerate(clients):
+            command = bulk.client_command(address or listen, port[0], reports[i], sessions=sessions, seconds=seconds,
+                                          base=i * sessions, **load)  # fmt: skip
+            started.append(lab.popen(name, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+            stack.callback(end, started[-1])
+        for process in started:
             assert process.stdout.readline().startswith("connected"), process.stderr.read()
-            yield Talk(process, served, reports)
+        yield Talk(started, served, reports)
+        for process in started:
             process.wait(wait_s)
-        finally:
-            end(process)
 
 
 def transfer(lab, client, server, address, port, tmp_path, sessions=10, seconds=1.5, during=None, **load):
     """Hashed sessions between two hosts, both ways, for `seconds`; `during()` runs while they do, and they go on until it is
     done, however slow the machine is.  Returns the comparison."""
-    with talking(lab, tmp_path, client=client, server=server, address=address, port=port, sessions=sessions,
+    with talking(lab, tmp_path, clients=(client,), server=server, address=address, port=port, sessions=sessions,
                  seconds=LONG_S if during else seconds, **load) as talk:  # fmt: skip
         if during:
-            end = time.monotonic() + seconds
+            until = time.monotonic() + seconds
             during()
-            time.sleep(max(end - time.monotonic(), 0))
+            time.sleep(max(until - time.monotonic(), 0))
             assert talk.client.poll() is None, "the sessions ended before the test was done with them"
             assert no_reset_was_sent(lab)
             talk.client.terminate()

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 
 from lab.impair import lost
 from lab.network import wait_until
-from tests.net.conftest import no_session_was_reset, nothing_was_invalid, sessions, talking
+from tests.net.conftest import LONG_S, no_session_was_reset, nothing_was_invalid, sessions, talking
 from tests.net.test_messages_lost import settled
 from tests.net.test_reconfigure import SESSIONS, changed, dysco, flat, verified
 
@@ -55,14 +56,31 @@ def test_several_are_inserted_and_removed_at_once(lab_of, tmp_path):
     verified(lab, tmp_path, steps, wires=("mb1", "mb3"), stacks=("client",))
 
 
+@pytest.mark.parametrize("way", ["calm", pytest.param("lost", marks=pytest.mark.long)])
+def test_a_forwarding_middlebox_leaves_by_itself(lab_of, tmp_path, way):
+    """It asks its left neighbour, which leads; the question may get lost."""
+    lab = lab_of("chain", middleboxes=2, kind="firewall", rate=200, hmac="on")
+
+    def steps():
+        time.sleep(0.3)
+        with lost(lab, "trigger") if way == "lost" else nullcontext():
+            results = lab.agent("mb2").request("leave", all=True, timeout_s=20)["results"]
+        assert [r["outcome"] for r in results] == ["done"] * SESSIONS, results
+        wait_until(lambda: settled(lab, lab.topology.names), 5, "nothing under way")
+        assert flat(lab, "mb2")
+        assert not flat(lab, "mb1")
+
+    verified(lab, tmp_path, steps, wires=("mb1",))
+
+
 def test_a_scrubber_comes_into_all_sessions_that_match(lab_of, tmp_path):
     """Those of one port get it, those of another do not; asked at the server, which is only on their chain."""
     lab = lab_of("chain", middleboxes=2, initial=1, kind="firewall", rate=200)
     others = tmp_path / "others"
     others.mkdir()
     with (
-        talking(lab, tmp_path, seconds=60) as talk,
-        talking(lab, others, port=(5002, 5002), seconds=60) as other,
+        talking(lab, tmp_path, seconds=LONG_S) as talk,
+        talking(lab, others, port=(5002, 5002), seconds=LONG_S) as other,
     ):
         said = dysco(
             "reconfigure", "--at", "server", "--match", "tcp dst port 5001", "--insert", "mb2", "--after", "mb1", "--json"
@@ -95,7 +113,7 @@ def on_a_terminal(*words):
 
 def test_progress_is_shown_on_a_terminal_and_nowhere_else(lab_of, tmp_path):
     lab = lab_of("chain", middleboxes=1, initial=0, rate=200)
-    with talking(lab, tmp_path, sessions=40, seconds=60) as talk:
+    with talking(lab, tmp_path, sessions=40, seconds=LONG_S) as talk:
         first = on_a_terminal("reconfigure", "--at", "client", "--all", "--insert", "mb1")
         second = dysco("reconfigure", "--at", "client", "--all", "--remove", "mb1")
         talk.client.terminate()
@@ -209,7 +227,7 @@ def test_who_contends_and_retries_is_done_in_the_end(lab_of, tmp_path):
     assert [outcomes(s) for s in said.values()] == [(0, ["done"] * SESSIONS)] * 2, said
 
 
-@pytest.mark.parametrize("words", [["--retries", "-1"], ["--retry-pause", "0"], ["--retry-pause", "x"]])
+@pytest.mark.parametrize("words", [["--retries", "-1"], ["--retry-pause", "-0.1"], ["--retry-pause", "x"]])
 def test_a_retry_that_makes_no_sense(words):
     status, out, err = dysco("reconfigure", "--all", "--remove", "mb1", *words)
     assert (status, out) == (2, "")

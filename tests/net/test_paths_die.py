@@ -8,7 +8,7 @@ import pytest
 
 from lab.impair import lost
 from lab.network import wait_until
-from tests.net.conftest import emptied, sessions, talking
+from tests.net.conftest import LONG_S, emptied, sessions, talking
 from tests.net.test_reconfigure import changed, verified
 
 
@@ -26,7 +26,7 @@ def test_a_path_that_dies_loses_the_session_and_leaves_nothing(lab_of, tmp_path,
     for host in lab.topology.names:
         lab.agent(host).request("tune", heartbeat_s=0.5)
     threading.Thread(target=lambda: told.extend(lab.agent("client").events()), daemon=True).start()
-    with talking(lab, tmp_path, sessions=5, seconds=60, wait_s=120) as talk:
+    with talking(lab, tmp_path, sessions=5, seconds=LONG_S, wait_s=120) as talk:
         time.sleep(0.5)
         lab.agent("client").request("reconfigure", all=True, replace={"mb1": ["mb2"]}, wait=False)
         wait_until(lambda: any("two paths" in s["state"] for s in sessions(lab, "client")), 5, "two paths")

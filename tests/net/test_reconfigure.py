@@ -13,7 +13,7 @@ from lab.capture import capturing
 from lab.impair import lost
 from lab.judge import CONTROL_OPTION, SYN, segments
 from lab.tools import bulk
-from tests.net.conftest import invalid_packets, no_reset_was_sent, no_session_was_reset, talking
+from tests.net.conftest import LONG_S, invalid_packets, no_reset_was_sent, no_session_was_reset, talking
 from tests.net.watch import watched
 
 PORT = 5001
@@ -31,7 +31,7 @@ def changed(lab, host, **change):
 def verified(lab, tmp_path, steps, wires=(), stacks=(), **load):
     """Sessions that last while steps() change their chains, hashed at both ends; captured beside `wires` and in `stacks`."""
     with watched(lab, tmp_path, wires, stacks):
-        with talking(lab, tmp_path, sessions=SESSIONS, seconds=60, **load) as talk:
+        with talking(lab, tmp_path, sessions=SESSIONS, seconds=LONG_S, **load) as talk:
             steps()
             assert no_reset_was_sent(lab)
             talk.client.terminate()  # ends its sessions in good order
