@@ -120,6 +120,13 @@ def replaced(lab, *words):
     return status, json.loads(out)["results"]
 
 
+def ask(net, target=None, **how):
+    """Replaces mb1 by mb2 in all sessions, with mb2's agent, or another socket, as the one that takes the state."""
+    sockets = [str(net.agent(host).path) for host in ("mb1", "mb2")]
+    migrate = [sockets[0], str(target or sockets[1])]
+    return net.agent("client").request("reconfigure", all=True, replace={"mb1": ["mb2"]}, migrate=migrate, retries=0, **how)
+
+
 def counters(lab, host):
     return lab.agent(host).request("stats")["counters"]
 
@@ -127,8 +134,8 @@ def counters(lab, host):
 def test_the_mark_moves_and_nothing_is_dropped(net, tmp_path):
     """What has waited comes in order: the new path begins where it must, and skips nothing."""
     with watched(net, tmp_path, wires=("client", "server"), lossless=True):
-        status, results = net.during(lambda: replaced(net, "--migrate"))
-    assert (status, [r["outcome"] for r in results]) == (0, ["done"] * SESSIONS), results
+        results = net.during(lambda: ask(net)["results"])
+    assert [r["outcome"] for r in results] == ["done"] * SESSIONS, results
     assert (dropped(net, "mb1"), dropped(net, "mb2")) == (0, 0)
     assert counters(net, "client").get("parked", 0) + counters(net, "server").get("parked", 0) > 0
     assert all(r["migration_us"] > 0 for r in results)
@@ -171,17 +178,10 @@ def test_labels_move_too(net):
     word = f"-p tcp -m string --algo bm --string {WORD.decode().split()[1]}".split()
     net.run("mb1", ["iptables", "-t", "mangle", "-A", "FORWARD", *word, *LABEL, "--set"])
     net.run("mb2", ["iptables", "-t", "mangle", "-A", "FORWARD", *LABEL])
-    status, results = net.during(lambda: replaced(net, "--migrate"))
-    assert (status, [r["outcome"] for r in results]) == (0, ["done"] * SESSIONS), results
+    results = net.during(lambda: ask(net)["results"])
+    assert [r["outcome"] for r in results] == ["done"] * SESSIONS, results
     seen = net.run("mb2", ["iptables", "-t", "mangle", "-L", "FORWARD", "-v", "-x", "-n"]).splitlines()[2]
     assert int(seen.split()[0]) > 10 * SESSIONS
-
-
-def ask(net, target=None, **how):
-    """Replaces mb1 by mb2 in all sessions, with mb2's agent, or another socket, as the one that takes the state."""
-    sockets = [str(net.agent(host).path) for host in ("mb1", "mb2")]
-    migrate = [sockets[0], str(target or sockets[1])]
-    return net.agent("client").request("reconfigure", all=True, replace={"mb1": ["mb2"]}, migrate=migrate, retries=0, **how)
 
 
 def all_cancelled(net, results, why):

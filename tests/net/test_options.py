@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from lab.topologies import ROUTER
 from middleboxes.tcp_proxy import TcpProxy
 from tests.net.conftest import no_session_was_reset, transfer
 from tests.net.test_reconfigure import changed, flat, verified
@@ -75,6 +76,22 @@ def test_a_host_with_a_smaller_mtu(lab_of, tmp_path):
         changed(lab, "client", replace={"mb1": ["mb2"]})
 
     verified(lab, tmp_path, steps)
+
+
+@LONG
+@pytest.mark.parametrize("where", ["to-mb2", "to-server"])
+def test_a_narrow_link_between_routers(lab_of, tmp_path, where):
+    """Both ends offer 1460 bytes; a link of the new path, or of both paths, takes 1200, and ICMP says so to an anchor."""
+    lab = lab_of("chain", middleboxes=2, initial=1, rate=200)
+    lab.run(ROUTER, ["ip", "link", "set", where, "mtu", "1200"])
+
+    def steps():
+        time.sleep(0.5)
+        changed(lab, "client", replace={"mb1": ["mb2"]})
+        changed(lab, "client", chain=[], until="server")
+
+    compared = verified(lab, tmp_path, steps)
+    assert compared.bytes_compared > 5e6
 
 
 @pytest.mark.parametrize("side", ["both", "one"])
