@@ -129,6 +129,12 @@ class Core:
         started, joined, forgotten = (self._count(self._counter[n]) for n in LIVE)
         return started + joined - forgotten
 
+    def table_sizes(self) -> dict[str, int]:
+        """Entries in each table that sessions fill."""
+        tables = {"sessions": self.sessions_map, "records": self.reconfig_map, "egress": self.egress_map,
+                  "ingress": self.ingress_map}  # fmt: skip
+        return {name: sum(1 for _ in table.items()) for name, table in tables.items()}
+
     def session(self, nonce: int) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.sessions_map.get(nonce)
         return found

@@ -97,7 +97,7 @@ async def _sessions(daemon: Daemon, _: Json) -> Json:
 
 
 async def _stats(daemon: Daemon, _: Json) -> Json:
-    return {"counters": daemon.core.counters()}
+    return {"counters": daemon.core.counters(), "tables": daemon.core.table_sizes()}
 
 
 async def _key_set(daemon: Daemon, request: Json) -> Json:
@@ -131,9 +131,12 @@ async def _type_remove(daemon: Daemon, request: Json) -> Json:
 
 
 async def _tune(daemon: Daemon, request: Json) -> Json:
-    """heartbeat_s: seconds of silence, 0 never; throttle: most bytes of window offered meanwhile, null no limit."""
+    """heartbeat_s: seconds of silence, 0 never; throttle: most bytes of window offered meanwhile, null no limit;
+    linger_s: most seconds for which a session that is over stays in the tables."""
     if "heartbeat_s" in request:
         daemon.expiry.ask_after(max(float(request["heartbeat_s"]), 0.0))
+    if "linger_s" in request:
+        daemon.expiry.linger(float(request["linger_s"]))
     if "throttle" in request:
         throttle = request["throttle"]
         daemon.throttle = None if throttle is None else max(int(throttle), 0)
