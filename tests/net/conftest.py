@@ -158,15 +158,16 @@ class Talk:
 
 @contextmanager
 def talking(lab, tmp_path, *, clients=("client",), server="server", address=None, port=(5001, 5001), after_seconds=0.0,
-            sessions=10, seconds=1.5, wait_s=60, **load):  # fmt: skip
-    """Hashed sessions of each client with a server; when the block has ended, so have they.  `load` as bulk.client_command."""
+            sessions=10, seconds=None, wait_s=60, **load):  # fmt: skip
+    """Hashed sessions of each client with a server, for so many seconds or as long as the block takes; after it they have
+    ended.  `load` as bulk.client_command."""
     listen = lab.topology.host(server).address
     reports = [tmp_path / f"{name}.jsonl" for name in (*clients, server)]
     serve = bulk.server_command(listen, port[1], reports[-1], after_seconds=after_seconds)
     with lab.service(server, serve) as served, ExitStack() as stack:
         started = []
         for i, name in enumerate(clients):
-            command = bulk.client_command(address or listen, port[0], reports[i], sessions=sessions, seconds=seconds,
+            command = bulk.client_command(address or listen, port[0], reports[i], sessions=sessions, seconds=seconds or LONG_S,
                                           base=i * sessions, **load)  # fmt: skip
             started.append(lab.popen(name, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
             stack.callback(end, started[-1])
@@ -174,6 +175,8 @@ def talking(lab, tmp_path, *, clients=("client",), server="server", address=None
             assert process.stdout.readline().startswith("connected"), process.stderr.read()
         yield Talk(started, served, reports)
         for process in started:
+            if not seconds:
+                process.terminate()
             process.wait(wait_s)
 
 
@@ -181,12 +184,11 @@ def transfer(lab, client, server, address, port, tmp_path, sessions=10, seconds=
     """Hashed sessions between two hosts, both ways, for `seconds`; `during()` runs while they do, and they go on until it is
     done, however slow the machine is.  Returns the comparison."""
     with talking(lab, tmp_path, clients=(client,), server=server, address=address, port=port, sessions=sessions,
-                 seconds=LONG_S if during else seconds, **load) as talk:  # fmt: skip
+                 seconds=None if during else seconds, **load) as talk:  # fmt: skip
         if during:
             until = time.monotonic() + seconds
             during()
             time.sleep(max(until - time.monotonic(), 0))
             assert talk.client.poll() is None, "the sessions ended before the test was done with them"
             assert no_reset_was_sent(lab)
-            talk.client.terminate()
     return talk.compared

@@ -71,7 +71,7 @@ def settling(lab):
 
 STATES = {f.__name__: f for f in (locking, handshake, two_paths, settling)}
 QUICK = {("two_paths", "fin", "client"), ("locking", "reset", "server"), ("handshake", "reset", "client")}
-OVERTAKEN = pytest.mark.xfail(reason="a reset on the new path overtakes data on the old one: the other end's stack may not believe it")
+OVERTAKEN = pytest.mark.xfail(reason="a reset on the new path overtakes data on the old one: the other stack may not believe it")
 
 
 def _marks(state, how, end):
@@ -90,7 +90,7 @@ CASES = [
 
 @pytest.mark.parametrize(("state", "how", "end"), CASES)
 def test_an_end_comes_in_the_middle_of_a_reconfiguration(net, tmp_path, state, how, end):
-    with talking(net, tmp_path, sessions=SESSIONS, seconds=20) as talk, ExitStack() as stack:
+    with talking(net, tmp_path, sessions=SESSIONS) as talk, ExitStack() as stack:
         time.sleep(0.3)
         if state != "settling":
             phase = stack.enter_context(STATES[state](net))
@@ -129,13 +129,14 @@ def test_a_new_path_that_comes_too_late_leaves_nothing(net, tmp_path):
 def test_half_closed_for_a_while_and_reconfigured_meanwhile(lab_of, tmp_path, ended):
     """One direction is over, the other busy: a firewall that has not seen the FIN comes in, and another leaves."""
     lab = lab_of("chain", middleboxes=2, initial=1, kind="firewall", rate=200, hmac="on")
-    with talking(lab, tmp_path, sessions=SESSIONS, seconds=30, after_seconds=30) as talk:
+    with talking(lab, tmp_path, sessions=SESSIONS, after_seconds=30) as talk:
         time.sleep(0.3)
         talk.half_close(ended)
         wait_until(lambda: {s["state"] for s in sessions(lab, "client")} == {"half-closed"}, 5, "half-closed")
         for change in ({"replace": {"mb1": ["mb2"]}}, {"insert": ["mb1"]}, {"remove": "mb1"}):
             reconfigured(lab, "client", **change)
-            assert {s["state"] for h in ("client", "mb2", "server") for s in sessions(lab, h) if not s["left_chain"]} == {"half-closed"}
+            live = [s for host in ("client", "mb2", "server") for s in sessions(lab, host) if not s["left_chain"]]
+            assert {s["state"] for s in live} == {"half-closed"}
         talk.half_close("server" if ended == "client" else "client")
     assert (talk.compared.sessions, talk.compared.clean) == (SESSIONS, True), talk.compared.reasons
     assert no_session_was_reset(lab)
@@ -154,8 +155,9 @@ def impatient(lab_of):
     command = [sys.executable, "-m", "dysco_ns.policy.cli", "agent", "run", "--idle", "3"]
     agents = {}
     for host in lab.topology.names:
-        agents[host] = subprocess.Popen([*command, "--pid", str(lab.pid(host)), "--name", host], stdout=subprocess.PIPE, text=True)
-        assert agents[host].stdout.readline() == "ready\n"
+        words = [*command, "--pid", str(lab.pid(host)), "--name", host]
+        agents[host] = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert all(agent.stdout.readline() == "ready\n" for agent in agents.values())
     address = lab.topology.host("mb1").address
     lab.agent("client").request("policy_add", filter=f"tcp dst portrange {PORT}-{PORT + 1}", chain=[address])
     yield lab
@@ -171,8 +173,8 @@ def test_a_silent_session_is_forgotten_and_a_busy_one_is_not(impatient, tmp_path
     for host in hosts:
         lab.agent(host).request("tune", linger_s=1)
     (tmp_path / "silent").mkdir()
-    once = {"seconds": 30, "message": 1000, "every_us": 60_000_000, "port": (PORT + 1, PORT + 1)}
-    with talking(lab, tmp_path, sessions=SESSIONS, seconds=30, message=1000, every_us=1_000_000) as busy:
+    once = {"message": 1000, "every_us": 60_000_000, "port": (PORT + 1, PORT + 1)}
+    with talking(lab, tmp_path, sessions=SESSIONS, message=1000, every_us=1_000_000) as busy:
         with talking(lab, tmp_path / "silent", sessions=3, **once) as silent:
             assert all(len(sessions(lab, host)) == SESSIONS + 3 for host in hosts)
             wait_until(lambda: all(len(sessions(lab, host)) == SESSIONS for host in hosts), 12, "the silent ones forgotten")

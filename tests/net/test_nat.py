@@ -66,7 +66,7 @@ def test_the_source_is_changed_in_the_chain(lab_of, tmp_path, kind):
         reconfigured(lab, "client", insert=["mb1"])
 
     server = lab.topology.host("server").address
-    compared = transfer(lab, "client", "server", server, (PORT, PORT), tmp_path, seconds=4, during=steps)
+    compared = transfer(lab, "client", "server", server, (PORT, PORT), tmp_path, during=steps)
     assert (compared.sessions, compared.clean) == (10, True), compared.reasons
     source = POOL if kind == "snat" else lab.topology.host("mb1").address
     assert {t.split(":")[0] for t in seen} == {source}
@@ -88,7 +88,7 @@ def test_the_destination_is_changed_in_the_chain(lab_of, tmp_path, to_port):
         reconfigured(lab, "mb2", remove="mb1")
         reconfigured(lab, "client", replace={"mb2": ["mb1"]})
 
-    compared = transfer(lab, "client", "server", VIRTUAL, (PORT, to_port), tmp_path, seconds=4, during=steps)
+    compared = transfer(lab, "client", "server", VIRTUAL, (PORT, to_port), tmp_path, during=steps)
     assert (compared.sessions, compared.clean) == (10, True), compared.reasons
     assert no_session_was_reset(lab)
     assert nothing_was_invalid(lab)
@@ -101,7 +101,7 @@ def test_the_server_itself_redirects(lab_of, tmp_path):
     lab = lab_of("chain", middleboxes=2, initial=1, kind="firewall", hmac="on", rate=200)
     nat(lab, "server", "PREROUTING", "--dport", str(PORT), "-j", "REDIRECT", "--to-ports", "6001")
     server = lab.topology.host("server").address
-    compared = transfer(lab, "client", "server", server, (PORT, 6001), tmp_path, seconds=3,
+    compared = transfer(lab, "client", "server", server, (PORT, 6001), tmp_path,
                         during=lambda: reconfigured(lab, "client", replace={"mb1": ["mb2"]}))  # fmt: skip
     assert (compared.sessions, compared.clean) == (10, True), compared.reasons
     assert no_session_was_reset(lab)
@@ -118,7 +118,7 @@ def test_a_transparent_proxy_gets_sessions_by_redirection(lab_of, tmp_path):
     lab.agent("mb1").request("policy_add", filter="tcp dst port 9001", chain=["mb2"])
     proxy = TcpProxy({8001: (server, 9001)}, tmp_path / "control")
     with lab.service("mb1", proxy.command()):
-        compared = transfer(lab, "client", "server", server, (PORT, 9001), tmp_path, seconds=3,
+        compared = transfer(lab, "client", "server", server, (PORT, 9001), tmp_path,
                             during=lambda: reconfigured(lab, "mb1", remove="mb2"))  # fmt: skip
     assert (compared.sessions, compared.clean) == (10, True), compared.reasons
     assert counters(lab, "server")["session_joined"] == 10
@@ -136,7 +136,7 @@ def test_two_clients_that_use_the_same_source_port(lab_of, tmp_path, kind):
                        policies=(*topology.policies, replace(topology.policies[0], at="client2")))  # fmt: skip
     lab = lab_of(topology)
     SOURCES[kind](lab, "mb1")
-    with talking(lab, tmp_path, clients=("client", "client2"), sessions=5, seconds=4, from_port=45000) as talk:
+    with talking(lab, tmp_path, clients=("client", "client2"), sessions=5, from_port=45000) as talk:
         assert len({s["tuple"].split(" > ")[0] for s in sessions(lab, "server")}) == 10
         for client in ("client", "client2"):
             reconfigured(lab, client, replace={"mb1": ["mb2"]})
