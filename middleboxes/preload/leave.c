@@ -266,7 +266,7 @@ static int control_listen(struct sockaddr_un *path)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	*path = (struct sockaddr_un){ .sun_family = AF_UNIX };
-	snprintf(path->sun_path, sizeof(path->sun_path), "%s.%d", policy.control, getpid());
+	snprintf(path->sun_path, sizeof(path->sun_path), "%s.%d.sock", policy.control, getpid());
 	unlink(path->sun_path);
 	if (fd >= 0 && !bind(fd, (struct sockaddr *)path, sizeof(*path)) && !listen(fd, 8))
 		return fd;
