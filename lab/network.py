@@ -24,7 +24,7 @@ from dysco_ns.agent.client import AgentClient
 from lab import shaping, state
 from lab.tool import run
 from lab.topologies import ROUTER, Host, Topology
-from middleboxes.box import Middlebox
+from middleboxes.box import BoxFailed, Middlebox
 from middleboxes.iptables import Firewall, Nat
 
 KEY_FILE = state.RUN / "lab.key"
@@ -256,10 +256,13 @@ class Lab:
 
     @contextmanager
     def box(self, name: str, box: Middlebox) -> Iterator[None]:
-        """A middlebox runs in a host until the end of the block.  BoxFailed or LabFailed if it does not come up."""
+        """A middlebox runs in a host until the end of the block.  LabFailed if it does not come up."""
         box.start(self.place(name))
         try:
-            wait_until(box.ready, READY_TIMEOUT_S, f"a middlebox at {name} is ready")
+            try:
+                wait_until(box.ready, READY_TIMEOUT_S, f"the middlebox at {name} is ready")
+            except BoxFailed as error:
+                raise LabFailed(str(error)) from error
             yield
         finally:
             box.stop()

@@ -11,7 +11,7 @@ from middleboxes.preload import Unmodified
 Address = tuple[str, int]
 
 HEAD = """global
-    maxconn 16000
+    maxconn 4000
     nbthread {threads}
     stats socket {folder}/{name}-stats level admin
 defaults

@@ -16,10 +16,9 @@ BUFFER = "16k"  # for each direction: what it holds when it leaves must drain fi
 MAIN = """{module}daemon off;
 user root root;
 worker_processes {workers};
-worker_rlimit_nofile 65536;
 pid {folder}/{name}.pid;
 error_log stderr warn;
-events {{ worker_connections 16384; }}
+events {{ worker_connections 8192; }}
 """
 HTTP = """http {{
     access_log off;
