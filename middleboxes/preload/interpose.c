@@ -498,12 +498,12 @@ static void after_splice(int from, int to, ssize_t n)
 	struct end *source = followed(from) ? ends[from] : 0, *sink = followed(to) ? ends[to] : 0;
 	if (source && !n)
 		source->ended = 1;
+	if (sink)
+		sink->busy -= sink->busy > 0;
 	if (source && n > 0)
 		into_pipe(source, conduit(to), (size_t)n);
 	if (sink && n > 0)
 		out_of_pipe(sink, conduit(from), (size_t)n);
-	if (sink)
-		sink->busy -= sink->busy > 0;
 	relay_unlock();
 }
 

@@ -54,8 +54,6 @@ const char *relay_reason(struct end *inner, struct pair *pair)
 		return "nothing that it carries was seen to leave by another socket";
 	if (outer->spoiled)
 		return outer->spoiled;
-	if (inner->ended || outer->ended)
-		return "one side has ended";
 	if (inner->busy || outer->busy)
 		return "a write is under way";
 	if ((why = direction(inner, outer, &pair->delta_ab)) || (why = direction(outer, inner, &pair->delta_ba)))
@@ -66,6 +64,8 @@ const char *relay_reason(struct end *inner, struct pair *pair)
 		return "HTTP: no response is under way";
 	if (!messages_endless(&inner->in) && !no_more_requests(inner, outer))
 		return "HTTP: another request may follow on this connection";
+	if (inner->ended || outer->ended)
+		return "one side has ended";
 	return 0;
 }
 
