@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -13,6 +14,8 @@ from middleboxes.preload import Unmodified
 CONFIGURATION = """http_port 0.0.0.0:{port}
 http_access allow all
 cache deny all
+memory_cache_shared off
+cache_mem 16 MB
 access_log {own}/access.log
 cache_log {own}/cache.log
 pid_filename none
@@ -46,7 +49,7 @@ class Squid(Unmodified):
         return self.folder / "squid.conf"
 
     def command(self) -> list[str]:
-        return ["squid", "-N", "-f", str(self._file)]
+        return ["squid", "-N", "-n", f"dysco{os.getpid()}", "-f", str(self._file)]
 
     def prepare(self) -> None:
         self._own = Path(tempfile.mkdtemp(prefix="dysco-squid-"))

@@ -4,8 +4,8 @@
 import hashlib
 import json
 import os
-import sys
 import subprocess
+import sys
 
 import pytest
 
