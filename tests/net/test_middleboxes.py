@@ -15,7 +15,7 @@ from lab.topologies.proxy import PROXY, proxy_port, server_port
 from middleboxes.box import listening
 from middleboxes.bridge import Bridge
 from middleboxes.haproxy import HAProxy
-from middleboxes.iptables import Nat
+from middleboxes.iptables import Firewall, Nat
 from middleboxes.monitors import FlowMonitor, Prads
 from middleboxes.nginx import Nginx
 from middleboxes.rate_limiter import RateLimiter
@@ -179,9 +179,18 @@ def test_a_transcoder_reports_what_it_has_added_and_leaves(pair, tmp_path):
 def test_translation_of_source_and_destination_is_counted(lab_of, tmp_path):
     lab = lab_of("chain", middleboxes=1, dysco="off")
     server, box = lab.topology.host("server").address, lab.topology.host("mb1").address
-    with lab.box("mb1", Nat(source=box, ports={6001: (server, 5001)})) as _:
+    nat = Nat(source=box, ports={6001: (server, 5001)})
+    with lab.box("mb1", nat):
         compared = transfer(lab, "client", "server", box, (6001, 5001), tmp_path, sessions=5, seconds=0.5)
         assert (compared.sessions, compared.failed) == (5, 0)
+        assert nat.counters() == {"source": 5, "destination": 5}
+
+
+def test_a_firewall_counts_what_it_lets_in(lab_of, tmp_path):
+    lab = lab_of("chain", middleboxes=1, kind="firewall")
+    passes(lab, tmp_path)
+    counted = Firewall(lab.place("mb1")).counters()
+    assert counted["new"] == 5 and counted["passed"] > 50 and counted["invalid"] == 0
 
 
 @pytest.mark.parametrize("shaper", ["tbf", "htb"])
