@@ -93,9 +93,9 @@ def answer_http(peer, first):
     body = os.urandom(40_000)
     peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n")
     with contextlib.suppress(OSError):
-        for i in range(0, 40_000, 4000):
-            peer.sendall(body[i : i + 4000])
-            time.sleep(0.01)
+        for i in range(0, 40_000, 1000):
+            peer.sendall(body[i : i + 1000])
+            time.sleep(0.02)
 
 
 def server(port, http=False):
