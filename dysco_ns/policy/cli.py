@@ -137,6 +137,7 @@ def agent_tune(
     heartbeat: Annotated[Optional[float], typer.Option(help="seconds of silence, 0: never")] = None,
     throttle: Annotated[Optional[str], typer.Option(metavar="off|zero|BYTES")] = None,
     linger: Annotated[Optional[float], typer.Option(help="most seconds for which a session that is over stays (60)")] = None,
+    tag: Annotated[Optional[str], typer.Option(metavar="mark|option", help="option: packets go to user space here")] = None,
     at: At = None,
 ) -> None:
     """Changes what a running agent was started with."""
@@ -145,6 +146,8 @@ def agent_tune(
         fields["throttle"] = _throttle(throttle)
     if linger is not None:
         fields["linger_s"] = linger
+    if tag is not None:
+        fields["tag"] = tag
     client(at).request("tune", **fields)
 
 

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from lab.topologies import ROUTER
 from middleboxes.tcp_proxy import TcpProxy
 from tests.net.conftest import no_session_was_reset, transfer
 from tests.net.test_reconfigure import changed, flat, verified
