@@ -104,15 +104,16 @@ def test_two_proxies_in_a_row_that_both_change_the_streams(lab_of, first_s, seco
     boxes, server = [lab.topology.host(h).address for h in ("mb1", "mb2")], lab.topology.host("server").address
     for host, to in (("client", boxes[0]), ("mb1", boxes[1]), ("mb2", server)):
         lab.agent(host).request("policy_add", filter=f"tcp dst port {PORT} and dst host {to}", chain=[])
-    sizes, leaving = [str(PIECES), str(PIECE)], {"mb1": first_s, "mb2": second_s}
+    pieces = 2 * PIECES
+    sizes, leaving = [str(pieces), str(PIECE)], {"mb1": first_s, "mb2": second_s}
     with (
         lab.service("server", [sys.executable, "-u", "-c", SERVER, str(PORT), *sizes]) as far,
         lab.service("mb2", proxy(server, 70_001, 13, second_s)) as second,
         lab.service("mb1", proxy(boxes[1], 5, 4999, first_s)) as first,
     ):
         near = lab.run("client", [sys.executable, "-u", "-c", CLIENT, boxes[0], str(PORT), *sizes])
-        assert said(far) == hashlib.sha256(b"+" * 70_006 + stream(b"c")).hexdigest()
-        assert near.strip() == hashlib.sha256(stream(b"s")[13 + 4999 :]).hexdigest()
+        assert said(far) == hashlib.sha256(b"+" * 70_006 + stream(b"c", pieces)).hexdigest()
+        assert near.strip() == hashlib.sha256(stream(b"s", pieces)[13 + 4999 :]).hexdigest()
         for process, after_s in ((first, first_s), (second, second_s)):
             assert not after_s or said(process) == "spliced", process.stderr.read()
         for host, after_s in leaving.items():

@@ -13,7 +13,7 @@ from lab.capture import capturing
 from lab.impair import lost
 from lab.judge import CONTROL_OPTION, SYN, segments
 from lab.tools import bulk
-from tests.net.conftest import LONG_S, invalid_packets, no_reset_was_sent, no_session_was_reset, talking
+from tests.net.conftest import LONG_S, counters, invalid_packets, no_reset_was_sent, no_session_was_reset, talking
 from tests.net.watch import watched
 
 PORT = 5001
@@ -101,9 +101,7 @@ def test_anchors_that_are_middleboxes(lab_of, tmp_path):
         assert not flat(lab, "mb2")
 
     verified(lab, tmp_path, steps, wires=("mb1", "mb4"))
-    told = [lab.agent(host).request("stats")["counters"] for host in ("mb1", "mb3")]
-    assert any(t.get("split") for t in told)  # of what GRO has put together
-    assert not any(t.get("split_failed") for t in told)
+    assert not any("split_failed" in counters(lab, host) for host in lab.topology.names)
 
 
 def test_one_session_is_changed_again_and_again(lab_of, tmp_path):
@@ -123,18 +121,19 @@ def test_one_session_is_changed_again_and_again(lab_of, tmp_path):
 @pytest.mark.parametrize("throttle", [16384, 0, None])
 def test_the_window_is_throttled_meanwhile(lab_of, tmp_path, throttle):
     """Both ends offer no more than so much while the old path lives, and as much as before afterwards: captures tell.
-    The old path is kept alive for a while by the loss of what would end it."""
+    The old path is kept alive by the loss of what would end it, until what had been offered before is used up."""
     lab = lab_of("chain", middleboxes=2, initial=1, rate=200)
     for host in ("client", "server"):
+        lab.sysctl(host, {"net.ipv4.tcp_rmem": "4096 131072 262144"})
         lab.agent(host).request("tune", throttle=throttle)
     spans, wire = [], tmp_path / "throttled.pcap"
 
     def steps():
         time.sleep(0.5)
         with capturing(lab, "client", "eth0", wire):
-            with lost(lab, "ackRelease", once=False):
+            with lost(lab, "release", once=False):
                 lab.agent("client").request("reconfigure", all=True, replace={"mb1": ["mb2"]}, wait=False)
-                time.sleep(0.5)
+                time.sleep(1.5)
                 spans.append(time.time())
                 time.sleep(0.3)
                 spans.append(time.time())
@@ -154,7 +153,7 @@ def test_the_window_is_throttled_meanwhile(lab_of, tmp_path, throttle):
     limit = 1 << 30 if throttle is None else throttle
     assert offered["meanwhile"] and max(offered["meanwhile"]) <= limit
     assert throttle is not None or max(offered["meanwhile"]) > 16384
-    assert max(offered["afterwards"]) > 60000
+    assert max(offered["afterwards"]) > 30000
 
 
 def dysco(*words):
