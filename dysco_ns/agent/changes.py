@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 DEFAULT_TIMEOUT_S = 30.0
 RETRIES, RETRY_PAUSE_S = 6, 0.05  # the pause doubles, and varies by half so that contenders do not meet again
+MOST_PAUSE_S = 5.0
 RETRY_BY_ITSELF = {"locked", "busy", "stale"}
 
 
@@ -42,7 +43,7 @@ async def change_session(
         outcome = await _once(daemon, nonce, fields, patience.timeout_s, migration)
         if outcome.outcome != "refused" or outcome.reason not in RETRY_BY_ITSELF:
             return outcome
-        await asyncio.sleep(random.uniform(0.5, 1.5) * patience.pause_s * 2**turn)
+        await asyncio.sleep(random.uniform(0.5, 1.5) * min(patience.pause_s * 2**turn, MOST_PAUSE_S))
     return await _once(daemon, nonce, fields, patience.timeout_s, migration)
 
 

@@ -71,6 +71,7 @@ class Daemon:
         self.throttle = settings.throttle
         self.triggers = Triggers(self.core)
         self._work: set[asyncio.Future[Any]] = set()
+        self.tag_option = False
         self.parking = Parking(self.core)
         self.expiry = Expiry(self.core, settings.idle_s, settings.heartbeat_s)
 
@@ -95,6 +96,7 @@ class Daemon:
             policy_slots=policy_slots,
             throttle=self.throttle,
             parking=self.parking.index,
+            tag_option=self.tag_option,
         )
 
     def look_around(self) -> None:

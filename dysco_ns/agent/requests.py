@@ -70,6 +70,7 @@ async def _ping(daemon: Daemon, _: Json) -> Json:
         "interfaces": [{"name": i.name, "address": i.address} for i in daemon.interfaces],
         "hmac": bool(daemon.settings.key),
         "throttle": daemon.throttle,
+        "tag": "option" if daemon.tag_option else "mark",
         "heartbeat_s": daemon.expiry.beat_s,
     }
 
@@ -132,7 +133,8 @@ async def _type_remove(daemon: Daemon, request: Json) -> Json:
 
 async def _tune(daemon: Daemon, request: Json) -> Json:
     """heartbeat_s: seconds of silence, 0 never; throttle: most bytes of window offered meanwhile, null no limit;
-    linger_s: most seconds for which a session that is over stays in the tables."""
+    linger_s: most seconds for which a session that is over stays in the tables;
+    tag: option if this middlebox takes packets to user space, else mark."""
     if "heartbeat_s" in request:
         daemon.expiry.ask_after(max(float(request["heartbeat_s"]), 0.0))
     if "linger_s" in request:
@@ -140,6 +142,10 @@ async def _tune(daemon: Daemon, request: Json) -> Json:
     if "throttle" in request:
         throttle = request["throttle"]
         daemon.throttle = None if throttle is None else max(int(throttle), 0)
+    if "tag" in request:
+        if request["tag"] not in ("mark", "option"):
+            raise Refused(f"tag {request['tag']}: use mark or option")
+        daemon.tag_option = request["tag"] == "option"
     daemon.configure_again()
     return {}
 
@@ -285,7 +291,7 @@ def _patience(request: Json) -> Patience:
         float(request.get("retry_pause_s", usual.pause_s)),
         float(request.get("timeout_s", usual.timeout_s)),
     )
-    if not (0 <= patience.retries <= MAX_RETRIES and 0 <= patience.pause_s and 0 < patience.timeout_s):
+    if not (0 <= patience.retries <= MAX_RETRIES and patience.pause_s >= 0 and patience.timeout_s > 0):
         raise Refused(f"retries are 0 to {MAX_RETRIES}, pauses and time-outs not negative")
     return patience
 

@@ -302,6 +302,8 @@ INLINE int anchor_ingress(struct packet *p)
 	struct in_plan plan = {};
 	u64 now = port_now();
 	plan_in_start(&plan, s, e, r, new_path);
+	struct entry *out = port_egress(&r->out_key);
+	plan.sent_high = out ? out->seen.seq_high : 0;
 	port_lock(r);
 	if (new_path)
 		plan_in_new(&plan, r, s, now);
@@ -322,7 +324,7 @@ INLINE int anchor_ingress(struct packet *p)
 	if (plan.answer)
 		return answer_on_spot(p, x, e, &key, r, plan.answer_ack);
 	if (new_path && r->phase == PHASE_SETTLING)
-		settle(r, port_egress(&r->out_key), e, e->nonce, e->side, 0);
+		settle(r, out, e, e->nonce, e->side, 0);
 	if (plan.drop)
 		return VERDICT_DROP;
 	return arrive(p, s, e, &plan);

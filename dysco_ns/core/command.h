@@ -117,6 +117,8 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 
 	if (!s || !r || r->txid != c->txid)
 		return REFUSED_NO_SESSION;
+	if (r->flags & RECONFIG_CANCEL && c->kind != COMMAND_CANCEL)
+		return REFUSED_BAD_STATE;
 	s->lock_until_ns = port_now() + LOCK_LEASE_NS;
 	if (c->kind == COMMAND_REPEAT && r->phase == PHASE_HANDSHAKE) {
 		u32 hop = new_path_syn(p, nonce);
@@ -126,7 +128,11 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 	}
 	u32 type = MESSAGE_REQUEST_LOCK, flags = 0, beta = 0;
 	if (c->kind == COMMAND_CANCEL) {
-		if (!can_undo(r) || (r->phase < PHASE_READY && r->flags & RECONFIG_SYN_ACK))
+		port_lock(r);
+		u32 may = can_undo(r) && !(r->phase < PHASE_READY && r->flags & RECONFIG_SYN_ACK);
+		r->flags |= may ? RECONFIG_CANCEL : 0;
+		port_unlock(r);
+		if (!may)
 			return REFUSED_BAD_STATE;
 		type = MESSAGE_CANCEL;
 		if (r->phase >= PHASE_HANDSHAKE)

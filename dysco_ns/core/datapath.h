@@ -7,6 +7,7 @@
 #ifndef DYSCO_DATAPATH_H
 #define DYSCO_DATAPATH_H
 #include "command.h"
+#include "icmp.h"
 #include "translate.h"
 
 enum next_program {             /* verdicts of the fast programs beyond enum verdict */
@@ -22,6 +23,7 @@ enum next_program {             /* verdicts of the fast programs beyond enum ver
 	NEXT_RELEASE,
 	NEXT_EMIT,
 	NEXT_TOMBSTONE,
+	NEXT_ICMP,
 };
 
 /* A SYN that opens a session, not its answer. */
@@ -65,7 +67,7 @@ INLINE int ingress(struct packet *p)
 	struct headers h;
 
 	if (headers_find(p, &h))
-		return VERDICT_PASS;
+		return is_icmp(p) ? NEXT_ICMP : VERDICT_PASS;
 	struct five_tuple key = headers_tuple(&h);
 	struct entry *e = port_ingress(&key);
 	if (!e || opens(h.tcp)) {

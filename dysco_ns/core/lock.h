@@ -303,7 +303,7 @@ INLINE int lock_answered(struct packet *p, struct scratch *x, struct config *con
 	}
 	if (!r || r->txid != be32_of(m->txid))
 		return lock_answer_passes(p, x, s, nonce, granted);
-	if (r->phase != PHASE_LOCKING) {
+	if (r->phase != PHASE_LOCKING || (granted && r->flags & RECONFIG_CANCEL)) {
 		port_count(COUNT_DROP_STALE_TXID);
 		return VERDICT_DROP;
 	}

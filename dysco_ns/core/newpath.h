@@ -13,6 +13,7 @@
 #define DYSCO_NEWPATH_H
 #include "control.h"
 #include "setup.h"
+#include "twopaths.h"
 
 enum { HANDSHAKE_WINDOW = 65535 };
 
@@ -40,12 +41,6 @@ INLINE void new_path_offer(struct reconfig *r, const struct entry *out)
 INLINE int both_ways_seen(const struct entry *out, const struct entry *in)
 {
 	return (out->seen.has & in->seen.has & (SEEN_SEQ | SEEN_ACK)) == (SEEN_SEQ | SEEN_ACK);
-}
-
-/* The highest number that can have been received: what lies beyond every window offered is a forgery. */
-INLINE u32 believed(const struct reconfig *r, u32 high)
-{
-	return seq_after(high, r->edge_offered + 1) ? r->edge_offered : high;
 }
 
 /* Both anchors, when the record is made: what the entries have seen so far.  From here on the slow path keeps it. */
@@ -258,11 +253,16 @@ INLINE int new_path_confirm(struct packet *p, struct scratch *x, struct reconfig
 
 	if (!out || syn_ack->ack != r->isn_out + 1)
 		return VERDICT_DROP;
-	if (r->phase == PHASE_HANDSHAKE && !(r->flags & RECONFIG_SYN_ACK)) {
+	port_lock(r);
+	u32 cancelled = r->flags & RECONFIG_CANCEL; /* too late */
+	if (r->phase == PHASE_HANDSHAKE && !(r->flags & (RECONFIG_SYN_ACK | RECONFIG_CANCEL))) {
 		r->isn_in = syn_ack->seq;
 		r->ts_in0 = syn_ack->tsval;
 		r->flags |= RECONFIG_SYN_ACK | (syn_ack->timestamp_at ? RECONFIG_TIMESTAMPS : 0);
 	}
+	port_unlock(r);
+	if (cancelled)
+		return VERDICT_DROP;
 	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, seen_window(&out->seen, r->own_scale) };
 	frame_start(x, &f);
 	if (r->flags & RECONFIG_TIMESTAMPS)

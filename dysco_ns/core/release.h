@@ -50,7 +50,7 @@ INLINE void release_write(struct control_message *m, const struct reconfig *r)
 /* The chain to the right of the left anchor: the new path's middleboxes, then what lies from the right anchor on. */
 INLINE void chain_replace(struct session *s, const struct reconfig *r)
 {
-	be32 rest[MAX_MIDDLEBOXES];
+	be32 rest[MAX_MIDDLEBOXES] = {}; /* places beyond the chain are copied too */
 	u32 kept = 0, beyond_it = 0;
 
 	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++) {

@@ -227,6 +227,7 @@ enum reconfig_flag {
 	RECONFIG_ECHOED = 65536,    /* what arrives echoes timestamps with beta: none without is under way any more */
 	RECONFIG_PARK = 262144,     /* new data waits until the state of a middlebox has moved: state migration */
 	RECONFIG_GO = 524288,       /* it has */
+	RECONFIG_CANCEL = 1048576,  /* left anchor: given up, whatever comes still; the right one may have forgotten already */
 	RECONFIG_TS_LEVEL = 131072, /* the new path's timestamps have caught up with the old one's: none need raising any more */
 	RECONFIG_SYN_ACK = 8192,    /* left anchor: the new path's SYN-ACK has come */
 };
@@ -333,6 +334,7 @@ struct interface {
 
 enum config_flag {
 	CONFIG_EVENTS = 1,      /* somebody listens: tell what happens, not only what needs the daemon */
+	CONFIG_TAG_OPTION = 2,  /* this middlebox takes packets to user space: tag SYNs by a TCP option, too */
 };
 
 /* Agents that share keys: those with an address in this network; the first domain is that of all others. */

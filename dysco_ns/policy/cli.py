@@ -137,6 +137,7 @@ def agent_tune(
     heartbeat: Annotated[Optional[float], typer.Option(help="seconds of silence, 0: never")] = None,
     throttle: Annotated[Optional[str], typer.Option(metavar="off|zero|BYTES")] = None,
     linger: Annotated[Optional[float], typer.Option(help="most seconds for which a session that is over stays (60)")] = None,
+    tag: Annotated[Optional[str], typer.Option(metavar="mark|option", help="option: packets go to user space here")] = None,
     at: At = None,
 ) -> None:
     """Changes what a running agent was started with."""
@@ -145,6 +146,8 @@ def agent_tune(
         fields["throttle"] = _throttle(throttle)
     if linger is not None:
         fields["linger_s"] = linger
+    if tag is not None:
+        fields["tag"] = tag
     client(at).request("tune", **fields)
 
 
@@ -266,7 +269,8 @@ def reconfigure(
     migrate: Annotated[bool, typer.Option(help="with --replace M=M2: M2 gets what M's conntrack knows of the session")] = False,
     wait: Annotated[bool, typer.Option(help="wait and say how it ended")] = True,
     timeout: Annotated[float, typer.Option(help="seconds to wait for each session")] = 30.0,
-    retries: Annotated[int, typer.Option(help="how often to try again when another reconfiguration is in the way")] = 6,
+    retries: Annotated[int, typer.Option(min=0, help="how often to try again when another reconfiguration is in the way")] = 6,
+    retry_pause: Annotated[float, typer.Option(min=0.0, help="seconds before the first retry; doubles")] = 0.05,
     at: At = None,
     as_json: Json = False,
 ) -> None:
@@ -296,13 +300,14 @@ def reconfigure(
         orders = Orders(at, {k: v for k, v in selected.items() if v is not None}, change)
     except (UnknownHost, BadChange) as error:
         fail(str(error))
+    how = {"wait": wait, "timeout_s": timeout, "retries": retries, "retry_pause_s": retry_pause}
     with progress(orders.total, wait and not as_json) as advance:
-        results = orders.carry_out({"wait": wait, "timeout_s": timeout, "retries": retries}, advance)
+        results = orders.carry_out(how, advance)
     if as_json:
         print(json.dumps({"schema": 1, "results": results}, indent=1))
     for r in [] if as_json or not wait else results:
-        how = f"{r['reconfig_us']:.0f} us" if r["outcome"] == "done" else r["reason"] + retry_hint(r)
-        print(f"{r['session']}  {r['outcome']}  {how}")
+        detail = f"{r['reconfig_us']:.0f} us" if r["outcome"] == "done" else r["reason"] + retry_hint(r)
+        print(f"{r['session']}  {r['outcome']}  {detail}")
     if not wait:
         print(f"{len(results)} started")
     elif not results:
