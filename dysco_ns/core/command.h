@@ -299,8 +299,8 @@ INLINE u32 command_close(struct packet *p, struct scratch *x, const struct comma
 	if (!out || !in || out->flags & ENTRY_ENDED || s->flags & SESSION_RST || (s->flags & ended) == ended)
 		return REFUSED_SESSION_OVER; /* the socket knows */
 	/* what the socket has acknowledged is what it expects next: all has drained.  (seq_high of what arrived may have
-	 * lost a race between two CPUs.) */
-	struct frame_header f = { reversed(&out_key), out->seen.ack, out->seen.seq_high, TCP_FIN | TCP_ACK, in->seen.window };
+	 * lost a race between two CPUs.)  The window is open: a socket whose peer had closed it could not say its own FIN. */
+	struct frame_header f = { reversed(&out_key), out->seen.ack, out->seen.seq_high, TCP_FIN | TCP_ACK, HANDSHAKE_WINDOW };
 	frame_start(x, &f);
 	if (s->offer[LEFTWARD].has & OFFER_TIMESTAMP)
 		frame_timestamp(x, in->seen.tsval, out->seen.tsval);

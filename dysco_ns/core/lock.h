@@ -37,8 +37,10 @@ INLINE void name_right_anchor(const struct config *config, struct control_messag
 /* Takes the lock of the subsession right of `s` for a transaction; repeated requests of the same one succeed. */
 INLINE int lock_take(struct session *s, u32 txid, be32 requestor)
 {
-	if (s->lock != UNLOCKED && s->txid != txid && port_now() > s->lock_until_ns)
+	if (s->lock != UNLOCKED && s->txid != txid && port_now() > s->lock_until_ns) {
 		s->lock = UNLOCKED; /* a dead anchor's lease has run out */
+		transaction_over(s, s->txid);
+	}
 	if (s->lock != UNLOCKED && s->txid != txid)
 		return -1;
 	if (s->lock == UNLOCKED && __sync_val_compare_and_swap(&s->lock, UNLOCKED, LOCK_PENDING) != UNLOCKED)
@@ -82,6 +84,7 @@ NOINLINE int held_refuse(struct packet *p, u64 nonce)
 	m->reason = REFUSED_LOCKED;
 	struct five_tuple back = reversed(&s->held.from);
 	x->control_to = back;
+	transaction_over(s, s->held.txid);
 	s->held.txid = 0;
 	return control_leave(p);
 }
@@ -110,8 +113,8 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 			return REFUSED_BUSY;
 		attempt_undo(r, nonce, SIDE_LEFT);
 	}
-	if (s->done_txid[SIDE_LEFT] == txid)
-		return REFUSED_BAD_STATE; /* a replay */
+	if (transaction_past(s, txid))
+		return REFUSED_BUSY;
 	struct config *config = port_config();
 	if (m->flags & CONTROL_PARK && !(config && config->parking))
 		return REFUSED_PARKING;
@@ -198,8 +201,12 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 
 	if (!s)
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_NO_SESSION);
+	if (is_own(config, m->left_anchor)) /* it has come back to where it began: this host is on the chain twice */
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_NO_RIGHT_ANCHOR);
 	if (at_right_anchor(config, m)) {
 		u32 refusal = lock_at_right_anchor(x, s, nonce, txid);
+		if (refusal)
+			transaction_over(s, txid);
 		m->handle = nonce;
 		struct five_tuple out_key = reversed(&s->left_tuple);
 		m->beta = 0;
@@ -216,13 +223,17 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_SESSION_OVER);
 	if (next != s && !splice_compatible(s, next))
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_OPTIONS);
+	if (transaction_past(next, txid))
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_BUSY);
 	if (lock_take(next, txid, m->left_anchor)) {
 		if (!lock_hold(next, m, key))
 			return VERDICT_DROP;
+		transaction_over(next, txid);
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_LOCKED);
 	}
 	if (unsettled(left, SIDE_LEFT) || unsettled(nonce, SIDE_RIGHT)) { /* its own left anchor would hold the lock else */
 		next->lock = UNLOCKED;
+		transaction_over(next, txid);
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_BUSY);
 	}
 	next->request_from = *key;
@@ -246,6 +257,8 @@ INLINE int lock_answer_passes(struct packet *p, struct scratch *x, struct sessio
 		return VERDICT_DROP;
 	}
 	s->lock = granted ? LOCKED : UNLOCKED;
+	if (!granted)
+		transaction_over(s, txid);
 	tell(granted ? EVENT_LOCKED : EVENT_UNLOCKED, nonce, txid, m->left_anchor, SIDE_RIGHT);
 	struct session *left = s->flags & SESSION_SPLICED ? port_session(&s->peer) : s;
 	if (granted && left)

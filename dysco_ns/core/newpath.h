@@ -36,6 +36,15 @@ INLINE void new_path_offer(struct reconfig *r, const struct entry *out)
 	r->ts_held = out->seen.tsval;
 }
 
+/* The window of a new path's last handshake segments.  What the host offers is told on the old path as long as nothing has
+ * come on the new one, so a firewall there must not be told less than that may be by then. */
+INLINE u32 handshake_window(const struct entry *out, const struct reconfig *r)
+{
+	u32 now = seen_window(&out->seen, r->own_scale);
+
+	return out->seen.widest > now ? out->seen.widest : now;
+}
+
 /* Whether the handshake is over as far as these two entries have seen: without numbers there is nothing to begin from. */
 INLINE int both_ways_seen(const struct entry *out, const struct entry *in)
 {
@@ -137,7 +146,10 @@ INLINE void attempt_undo(struct reconfig *r, u64 nonce, u32 side)
 {
 	struct reconfig_key key = { nonce, side, 0 };
 	struct five_tuple new_in = r->new_in;
+	struct session *s = port_session(&nonce);
 
+	if (s && side == SIDE_LEFT)
+		transaction_over(s, r->txid);
 	entry_set_slow(&r->out_key, &r->old_in, 0);
 	if (r->phase >= PHASE_HANDSHAKE)
 		ingress_forget(&new_in, nonce);
@@ -214,7 +226,7 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 		r->new_in = *key;
 		r->new_out.to = reversed(key);
 		r->isn_in = syn->seq;
-		r->ts_in0 = syn->tsval;
+		r->ts_in0 = r->ts_in_seen = syn->tsval;
 		if (syn->timestamp_at)
 			r->flags |= RECONFIG_TIMESTAMPS;
 		r->in_window_shift = (s32)l->new_path.window_scale - (s32)known_scale(s, SIDE_LEFT);
@@ -235,7 +247,7 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 	port_send_copy(p, r->new_next_hop);
 	f.seq = r->isn_out + 1;
 	f.flags = TCP_ACK;
-	f.window = seen_window(&out->seen, r->own_scale);
+	f.window = handshake_window(out, r);
 	frame_start(x, &f);
 	if (r->flags & RECONFIG_TIMESTAMPS)
 		frame_timestamp(x, r->ts_out0, r->ts_in0);
@@ -254,10 +266,10 @@ INLINE int new_path_confirm(struct packet *p, struct scratch *x, struct reconfig
 		return VERDICT_DROP;
 	if (r->phase == PHASE_HANDSHAKE && !(r->flags & RECONFIG_SYN_ACK)) {
 		r->isn_in = syn_ack->seq;
-		r->ts_in0 = syn_ack->tsval;
+		r->ts_in0 = r->ts_in_seen = syn_ack->tsval;
 		r->flags |= RECONFIG_SYN_ACK | (syn_ack->timestamp_at ? RECONFIG_TIMESTAMPS : 0);
 	}
-	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, seen_window(&out->seen, r->own_scale) };
+	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, handshake_window(out, r) };
 	frame_start(x, &f);
 	if (r->flags & RECONFIG_TIMESTAMPS)
 		frame_timestamp(x, r->ts_out0, r->ts_in0);

@@ -78,6 +78,7 @@ INLINE void old_path_end(struct session *s, struct reconfig *r, u64 nonce, u32 s
 		chain_replace(s, r);
 	} else {
 		s->left_sub = new_in;
+		transaction_over(s, r->txid);
 	}
 	s->leg_delta[side & 1] = r->peer_delta;
 	s->done_txid[side & 1] = r->txid;
@@ -212,6 +213,7 @@ INLINE int release_answered(struct packet *p, struct scratch *x, struct config *
 		struct session *left = s->flags & SESSION_SPLICED ? port_session(&s->peer) : s;
 		if (over && left) {
 			s->lock = UNLOCKED;
+			transaction_over(s, txid);
 			leave_chain(left, s, nonce, txid);
 		}
 		if (s->flags & SESSION_SPLICED)

@@ -15,6 +15,26 @@ INLINE int is_own(const struct config *config, be32 address)
 	return 0;
 }
 
+/* A transaction is over: what asks for its lock once more is late, or a replay. */
+INLINE void transaction_over(struct session *s, u32 txid)
+{
+	u32 last = (s->pasts - 1) & (MAX_PAST - 1);
+
+	if (!txid || s->past[last] == txid)
+		return;
+	s->past[s->pasts & (MAX_PAST - 1)] = txid;
+	s->pasts++;
+}
+
+INLINE int transaction_past(const struct session *s, u32 txid)
+{
+	u32 past = 0;
+
+	for (u32 i = 0; i < MAX_PAST; i++)
+		past |= s->past[i] == txid;
+	return (int)past;
+}
+
 /* Tells the daemon; nothing in the data path waits for it.  What only listeners want to know is not told while there are
  * none: short sessions would keep Python busy on the processors that carry them. */
 NOINLINE int tell(u32 kind, u64 nonce, u32 txid, u32 value, u32 side)

@@ -53,6 +53,7 @@ enum {
 	MAX_TYPES = 16,         /* of middleboxes */
 	MAX_MEMBERS = 16,       /* of one type */
 	HEARTBEATS_LOST = 3,    /* without an answer: the neighbour is gone, and the session with it */
+	MAX_PAST = 8,           /* transactions that are over, of a live session: requests of theirs are replays */
 	MAX_BURIED = 4,         /* old paths of a live session that still swallow late segments */
 	MAX_NEXT_HOPS = 1024,
 	DAEMON_NEXT_HOPS = 512, /* from here on the daemon adds next hops, below it the core */
@@ -82,7 +83,8 @@ struct seen {
 	u32 seq_high;           /* highest sequence number plus one; counts SYN and FIN */
 	u32 ack;                /* highest acknowledgment number */
 	u32 tsval;              /* highest timestamp: segments that two CPUs pass at once come in any order */
-	u32 window;             /* the header's field, unscaled */
+	u16 window;             /* the header's field, unscaled */
+	u16 widest;             /* of these so far */
 	u32 has;                /* enum seen_has: numbers start anywhere, so zero does not mean none */
 };
 enum seen_has { SEEN_SEQ = 1, SEEN_ACK = 2, SEEN_TSVAL = 4, SEEN_UNSCALED = 8 }; /* the window is a SYN-ACK's */
@@ -175,6 +177,8 @@ struct session {
 	u32 txid;
 	be32 requestor;
 	u32 left_txid;                  /* by which this middlebox has left, before it came back */
+	u32 past[MAX_PAST];             /* transactions that are over here, and how many there have been */
+	u32 pasts;
 	u32 done_txid[2];               /* by side: the last reconfiguration that this agent completed */
 	u64 lock_until_ns;
 	struct five_tuple request_from; /* as the request arrived: the answer goes back there */
@@ -214,7 +218,8 @@ enum reconfig_flag {
 	RECONFIG_FIRST_BYTE = 4096,
 	RECONFIG_EDGE = 32768,      /* the other end host offers at least the window that was delivered */
 	RECONFIG_RIGHT_OF = 16384,  /* left anchor: right_anchor still names the last middlebox to leave */
-	RECONFIG_ECHOED = 65536,    /* what arrives echoes timestamps with beta: none without is under way any more */
+	RECONFIG_ECHOED = 65536,    /* what arrives echoes timestamps with beta (without timestamps: acknowledges more than the start of the
+				     * new path): nothing from before the other anchor knew it is under way any more */
 	RECONFIG_PARK = 262144,     /* new data waits until the state of a middlebox has moved: state migration */
 	RECONFIG_GO = 524288,       /* it has */
 	RECONFIG_TS_LEVEL = 131072, /* the new path's timestamps have caught up with the old one's: none need raising any more */
@@ -259,6 +264,7 @@ struct reconfig {
 	u32 beta_out, beta_in;
 	u32 ts_out0;            /* TSval of our SYN or SYN-ACK on the new path */
 	u32 ts_in0;             /* the other anchor's */
+	u32 ts_in_seen;         /* last TSval that came on the new path, as on the wire */
 	u32 ts_held;            /* what the stack wrote where the wire held ts_out0 + beta_out */
 	u32 ts_offset;          /* delivered TSval = wire - beta_in + ts_offset */
 	u32 ts_delivered;       /* last TSval delivered, from either path */
