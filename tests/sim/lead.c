@@ -7,7 +7,7 @@
 
 void *sim_events;
 
-enum { FIRST_REPEAT = 20000, UNHURRIED = 400000, LAST_REPEAT = 500000, RELEASE_LAST = 1000000, GIVE_UP = 3000000, FORGET = 2000000 };
+enum { FIRST_REPEAT = 20000, UNHURRIED = 400000, LAST_REPEAT = 500000, RELEASE_LAST = 1000000, GIVE_UP = 3000000, FORGET = 2000000, RIGHT_OF = 1 };
 
 static u32 command(struct sim *s, int host, u32 kind, u64 nonce, u32 txid, u32 side)
 {
@@ -75,6 +75,12 @@ static void heard(struct sim *s, int host, const struct event *e)
 		s->forget[s->forgets++] = (struct forget){ host, e->nonce, e->txid, e->side, s->now + FORGET };
 	if (e->kind == EVENT_NO_AGENT)
 		calm_bypassed(s, e->nonce);
+	if (e->kind == EVENT_LEFT_CHAIN)
+		proxy_left(s, host, e->nonce);
+	if (e->kind == EVENT_TRIGGER || e->kind == EVENT_MOVED) {
+		struct command c = { .right_anchor = e->value, .flags = e->kind == EVENT_TRIGGER ? RIGHT_OF : 0 };
+		lead_start(s, host, e->nonce, &c, 0);
+	}
 	if (e->side != SIDE_RIGHT)
 		return;
 	for (int i = 0; i < SIM_LEADS; i++) {
@@ -102,6 +108,9 @@ void lead_events(struct sim *s, int host)
 			write_down(s, host, &e);
 		if (sim_events && ++heard_now == AGENT_EVENTS)
 			write_down(s, host, &lost);
+		if (sim_recorder)
+			fprintf(sim_recorder, "%llu,event,%d,%u,%llx,%08x,%u\n", (unsigned long long)s->now, host, e.kind,
+				(unsigned long long)e.nonce, e.txid, e.side);
 		if (s->scenario.trace)
 			printf("%11.3f event %d  kind %u session %08x txid %08x value %08x side %u\n", (double)s->now / 1000, host,
 			       e.kind, (u32)e.nonce, e.txid, e.value, e.side);
@@ -137,7 +146,7 @@ static void due(struct sim *s, struct lead *l)
 void lead_timer(struct sim *s)
 {
 	for (int i = 0; i < SIM_LEADS; i++)
-		if (s->lead[i].active && s->lead[i].next_at <= s->now) {
+		if (s->lead[i].active && s->lead[i].next_at <= s->now && !sim_dead(s, s->lead[i].host)) {
 			due(s, &s->lead[i]);
 			lead_events(s, s->lead[i].host);
 		}
