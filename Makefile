@@ -25,7 +25,7 @@ SIMULATORS := $(BUILD)/libsim.so $(BUILD)/sim $(BUILD)/sim-sanitized
 EXPERIMENTS := $(patsubst lab/experiments/%.py,%,$(shell grep -l '^DESCRIPTION = ' lab/experiments/*.py))
 QUICK := $(subst _,-,$(filter-out bench,$(EXPERIMENTS)))
 
-.PHONY: help setup build doctor experiments test-all bench figures notebooks test test-unit verify fuzz mutants static clean
+.PHONY: help setup build doctor experiments test-all bench figures notebooks test test-unit verify fuzz mutants simulate replay static clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-29s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -122,6 +122,12 @@ verify: build ## the protocol's models under Spin: contention for locks, data on
 
 fuzz: build ## libFuzzer on the core for TIME seconds (default 60), under sanitizers
 	@tests/fuzz/fuzz.sh $(TIME)
+
+simulate: build $(BUILD)/sim ## a long search over seeds at low priority; goes on where it was (SET="--seeds 400000 --jobs 1")
+	@nice -n 19 $(VENV)/python -m tests.sim.campaign $(SET)
+
+replay: build $(BUILD)/libsim.so ## a seed of the simulator again, reduced if it fails, with a picture: make replay SEED=4711
+	@$(VENV)/python -m tests.sim $(SEED) --picture || $(VENV)/python -m tests.sim $(SEED) --shrink --picture
 
 mutants: build ## wrong changes to the core that the simulator must catch
 	@$(VENV)/python -m tests.sim.mutants $(SEED)

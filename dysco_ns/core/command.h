@@ -20,7 +20,7 @@ INLINE void control_start(struct scratch *x, const struct session *s, const stru
 	m->txid = be32_of(r->txid);
 	m->left_anchor = r->left_anchor;
 	m->right_anchor = r->right_anchor;
-	m->handle = r->handle;
+	m->handle = nonce;
 	struct five_tuple out_key = r->out_key;
 	m->delta = be32_of(delta_of(port_egress(&out_key), m));
 	if (!r->handle && r->flags & RECONFIG_RIGHT_OF)
@@ -332,8 +332,8 @@ INLINE u32 command_close(struct packet *p, struct scratch *x, const struct comma
 	if (!out || !in || out->flags & ENTRY_ENDED || s->flags & SESSION_RST || (s->flags & ended) == ended)
 		return REFUSED_SESSION_OVER; /* the socket knows */
 	/* what the socket has acknowledged is what it expects next: all has drained.  (seq_high of what arrived may have
-	 * lost a race between two CPUs.) */
-	struct frame_header f = { reversed(&out_key), out->seen.ack, out->seen.seq_high, TCP_FIN | TCP_ACK, in->seen.window };
+	 * lost a race between two CPUs.)  The window is open: a socket whose peer had closed it could not say its own FIN. */
+	struct frame_header f = { reversed(&out_key), out->seen.ack, out->seen.seq_high, TCP_FIN | TCP_ACK, HANDSHAKE_WINDOW };
 	frame_start(x, &f);
 	if (s->offer[LEFTWARD].has & OFFER_TIMESTAMP)
 		frame_timestamp(x, in->seen.tsval, out->seen.tsval);

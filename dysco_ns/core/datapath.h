@@ -156,7 +156,7 @@ INLINE int plausible(u32 number, const struct entry *receiver, u32 scale)
 {
 	if (!receiver || !(receiver->seen.has & SEEN_ACK))
 		return 1;
-	return number - receiver->seen.ack <= seen_window(&receiver->seen, scale) << (scale & 15);
+	return number - receiver->seen.ack <= (seen_window(&receiver->seen, scale) << (scale & 15)) + OVERSHOOT;
 }
 
 INLINE int end_plausible(const struct segment *s, const struct session *session, const struct entry *e, u32 way, int arriving)
@@ -173,7 +173,7 @@ INLINE int end_plausible(const struct segment *s, const struct session *session,
 		return 1; /* our own stack's */
 	struct reconfig *r = e->slow ? record_of(e) : 0;
 	if (r) /* acknowledgments come by two entries */
-		return s->seq + payload - r->ack_delivered <= r->edge_delivered - r->ack_delivered;
+		return s->seq + payload - r->ack_delivered <= r->edge_delivered - r->ack_delivered + OVERSHOOT;
 	other = e->side == SIDE_LEFT ? session->left_sub : reversed(&session->right_sub);
 	return plausible(s->seq + payload, port_ingress(&other), scale);
 }

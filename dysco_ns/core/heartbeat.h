@@ -24,6 +24,7 @@ INLINE u32 heartbeat_send(struct packet *p, struct scratch *x, struct config *co
 	__builtin_memset(m, 0, sizeof(*m));
 	m->header.type = MESSAGE_HEARTBEAT;
 	m->header.nonce = known_there(s, side, nonce);
+	m->handle = nonce;
 	m->txid = be32_of(s->beat);
 	m->hops = (u8)side;
 	x->control_to = side == SIDE_RIGHT ? control_tuple(config, &s->right_sub) : leftward_tuple(config, &s->left_sub);
@@ -77,8 +78,7 @@ INLINE int heartbeat_arrived(struct packet *p, struct scratch *x, struct config 
 	struct session *s = port_session(&nonce);
 	int alive = s && !s->over_ns && still_uses(config, s, nonce, side, key);
 
-	if (s)
-		m->header.nonce = known_there(s, side, nonce);
+	m->header.nonce = m->handle;
 	return control_answer(p, x, key, MESSAGE_ALIVE, alive ? REFUSED_NOT : REFUSED_SESSION_OVER);
 }
 

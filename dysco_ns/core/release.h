@@ -150,6 +150,7 @@ INLINE int passes_rightward(struct packet *p, struct scratch *x, struct config *
 	next->lock_until_ns = port_now() + LOCK_LEASE_NS;
 	name_right_anchor(config, m, next);
 	m->header.nonce = known_there(next, SIDE_RIGHT, nonce);
+	m->handle = nonce;
 	struct five_tuple to = control_tuple(config, &next->right_sub);
 	return control_send(p, x, &to);
 }
@@ -164,7 +165,7 @@ INLINE int release_arrived(struct packet *p, struct scratch *x, struct config *c
 		port_count(COUNT_DROP_UNKNOWN_SESSION);
 		return VERDICT_DROP;
 	}
-	m->header.nonce = known_there(s, SIDE_LEFT, nonce); /* of the answer */
+	m->header.nonce = m->handle; /* of the answer */
 	if (at_right_anchor(config, m))
 		return release_at_right_anchor(p, x, s, nonce, key);
 	if (s->left_txid && s->left_txid == be32_of(m->txid)) { /* we were told "over", and are on another path by now */
@@ -219,9 +220,7 @@ INLINE int release_answered(struct packet *p, struct scratch *x)
 			s->lock = UNLOCKED;
 			leave_chain(left, s, nonce, txid);
 		}
-		if (!left)
-			return VERDICT_DROP;
-		m->header.nonce = known_there(left, SIDE_LEFT, left == s ? nonce : s->peer);
+		m->header.nonce = s->request_nonce;
 		struct five_tuple back = reversed(&s->request_from);
 		return control_send(p, x, &back);
 	}
@@ -262,7 +261,7 @@ INLINE int cancel_arrived(struct packet *p, struct scratch *x, struct config *co
 		port_count(COUNT_DROP_UNKNOWN_SESSION);
 		return VERDICT_DROP;
 	}
-	m->header.nonce = known_there(s, SIDE_LEFT, nonce); /* of the answer */
+	m->header.nonce = m->handle; /* of the answer */
 	if (!at_right_anchor(config, m))
 		return passes_rightward(p, x, config, s, nonce);
 	struct reconfig_key record = { nonce, SIDE_LEFT, 0 };

@@ -169,7 +169,6 @@ NOINLINE int session_forget(struct session *s, u64 nonce)
 		egress_forget(&key, nonce);
 	}
 	egress_forget(&s->right_tuple, nonce);
-	egress_forget(&s->left_tuple, nonce); /* what waited for a SYN that came out with another five-tuple */
 	key = reversed(&s->right_sub);
 	ingress_forget(&key, nonce);
 	if (!port_drop_session(&nonce))
