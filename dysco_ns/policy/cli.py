@@ -256,12 +256,15 @@ def reconfigure(
     timeout: Annotated[float, typer.Option(help="seconds to wait for each session")] = 30.0,
     retries: Annotated[int, typer.Option(help="how often to try again when another reconfiguration is in the way")] = 6,
     at: At = None,
+    everywhere: Annotated[bool, typer.Option("--everywhere", help="each agent of the lab, among what begins there")] = False,
     as_json: Json = False,
 ) -> None:
     """Changes the chain of live sessions.
 
     The host that is asked only has to be on their chain: the agent that must lead is found from there.
     """
+    if everywhere and (at or session is not None):
+        fail("--everywhere goes with --match or --all, and without --at", 2)
     if sum((session is not None, match is not None, all_)) != 1:
         fail("say which sessions: one of --session, --match, --all", 2)
     if sum(x is not None for x in (insert, remove, replace, chain)) != 1:
@@ -281,7 +284,7 @@ def reconfigure(
     )
     selected: dict[str, Any] = {"session": session, "match": match, "all": all_ or None}
     try:
-        orders = Orders(at, {k: v for k, v in selected.items() if v is not None}, change)
+        orders = Orders(at, {k: v for k, v in selected.items() if v is not None}, change, everywhere)
     except (UnknownHost, BadChange) as error:
         fail(str(error))
     with progress(orders.total, wait and not as_json) as advance:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dysco_ns.policy.chains import BadChange, Change, Step, plan, walk
@@ -15,32 +16,50 @@ Result = dict[str, Any]
 
 
 class Orders:
-    """The steps for the sessions that a user has selected at a host.  BadChange, UnknownHost, AgentRefused, NoAgent."""
+    """The steps for the sessions that a user has selected at a host, or everywhere: then each agent selects among those
+    that begin at it.  BadChange, UnknownHost, AgentRefused, NoAgent."""
 
-    def __init__(self, at: str | None, selection: dict[str, Any], change: Change) -> None:
+    def __init__(self, at: str | None, selection: dict[str, Any], change: Change, everywhere: bool = False) -> None:
         self._directory = Directory()
-        asked = self._directory.client(at)
-        host = at or self._directory.here()
-        self.selected: list[str] = asked.request("select", **selection)["sessions"]
-        if host is None:  # no lab: only what this agent itself can lead
-            self._steps = [[Step("", session, direct(change)) for session in self.selected]]
-        else:
-            plans = [plan(self._directory, walk(self._directory, host, s), change, host) for s in self.selected]
-            self._steps = [
-                [steps[turn] for steps in plans if turn < len(steps)] for turn in range(max(map(len, plans), default=0))
-            ]
+        self.refused: list[Result] = []  # sessions that the change does not fit, beside others that it does
+        self.selected: list[str] = []
+        plans: list[list[Step]] = []
+        for host in self._directory.agents() if everywhere else [at]:
+            asked = self._directory.client(host).request("select", first=everywhere, **selection)["sessions"]
+            self.selected += asked
+            plans += self._plans(host or self._directory.here(), asked, change)
+        if self.refused and not plans:
+            raise BadChange(self.refused[0]["reason"])
+        self._steps = [[steps[turn] for steps in plans if turn < len(steps)] for turn in range(max(map(len, plans), default=0))]
         self.total = sum(map(len, self._steps))
 
+    def _plans(self, host: str | None, sessions: list[str], change: Change) -> list[list[Step]]:
+        if host is None:  # no lab: only what this agent itself can lead
+            return [[Step("", session, direct(change))] for session in sessions]
+        plans = []
+        for session in sessions:
+            try:
+                plans.append(plan(self._directory, walk(self._directory, host, session), change, host))
+            except BadChange as error:  # it may have ended since it was selected
+                self.refused.append({"session": session, "outcome": "refused", "reason": str(error), "retry": False})
+        return plans
+
     def carry_out(self, how: dict[str, Any], advance: Callable[[int], None]) -> list[Result]:
-        """The outcome for each session: of its last step, or of the first that failed."""
+        """The outcome for each session: of its last step, or of the first that failed.  Agents work side by side."""
         outcomes: dict[str, Result] = {}
-        for turn in self._steps:
-            todo = [step for step in turn if outcomes.get(step.session, {}).get("outcome", "done") == "done"]
-            for batch in _batches(todo):
+
+        def ask(batches: list[list[Step]]) -> None:
+            for batch in batches:
                 for step, result in zip(batch, self._ask(batch, how), strict=True):
                     outcomes[step.session] = result
                 advance(len(batch))
-        return list(outcomes.values())
+
+        for turn in self._steps:
+            todo = [step for step in turn if outcomes.get(step.session, {}).get("outcome", "done") == "done"]
+            queues = _by_host(_batches(todo))
+            with ThreadPoolExecutor(max(len(queues), 1)) as pool:
+                list(pool.map(ask, queues))  # the first error, if there was one
+        return list(outcomes.values()) + self.refused
 
     def _ask(self, batch: list[Step], how: dict[str, Any]) -> list[Result]:
         client = self._directory.client(batch[0].host or None)
@@ -66,3 +85,10 @@ def _batches(steps: list[Step]) -> list[list[Step]]:
     for step in steps:
         alike.setdefault(json.dumps([step.host, step.request]), []).append(step)
     return [same[i : i + AT_ONCE] for same in alike.values() for i in range(0, len(same), AT_ONCE)]
+
+
+def _by_host(batches: list[list[Step]]) -> list[list[list[Step]]]:
+    hosts: dict[str, list[list[Step]]] = {}
+    for batch in batches:
+        hosts.setdefault(batch[0].host, []).append(batch)
+    return list(hosts.values())
