@@ -22,12 +22,16 @@ SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/c
 SIM_HEADERS := $(wildcard dysco_ns/core/*.h dysco_ns/host/*.h tests/sim/*.h)
 SIMULATORS := $(BUILD)/libsim.so $(BUILD)/sim $(BUILD)/sim-sanitized
 
-.PHONY: help setup build doctor experiment-proxy-removal experiment-switch experiments test-all bench figures notebooks test test-unit verify fuzz mutants \
-	static clean
+EXPERIMENTS := $(patsubst lab/experiments/%.py,%,$(shell grep -l '^DESCRIPTION = ' lab/experiments/*.py))
+QUICK := $(subst _,-,$(filter-out bench,$(EXPERIMENTS)))
+
+.PHONY: help setup build doctor experiments test-all bench figures notebooks test test-unit verify fuzz mutants static clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo 'PROFILE=quick (default) or paper; SET="key=value ..." changes settings (dysco-lab list shows them)'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-29s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@for name in $(EXPERIMENTS); do sed -n 's/^DESCRIPTION = "\(.*\)"$$/\1/p' lab/experiments/$$name.py | \
+		{ read -r text; printf 'make experiment-%-18s %s\n' $$(echo $$name | tr _ -) "$$text"; }; done
+	@echo 'PROFILE=quick (default) or paper; SET="key=value ..." changes settings (dysco-lab list shows them); SEED=1'
 
 # ---- set-up and build ----
 
@@ -74,20 +78,18 @@ $(BUILD)/sim-sanitized: $(SIM) tests/sim/main.c $(SIM_HEADERS) $(BUILD)/.setup
 doctor: $(BUILD)/.setup ## what this machine can and cannot run, and what to do about each
 	@$(LAB) doctor
 
-experiment-proxy-removal: build ## the main job: a proxy leaves live TCP sessions (paper Fig. 12-14)
-	@$(LAB) run proxy-removal --profile $(PROFILE) $(addprefix --set ,$(SET))
+experiment-%: build
+	@$(LAB) run $* --profile $(PROFILE) --seed $(SEED) $(addprefix --set ,$(SET))
 
-experiment-switch: build ## goodput while middleboxes come and go under load of 100 sessions
-	@$(LAB) run switch --profile $(PROFILE) $(addprefix --set ,$(SET))
+experiments: build ## all experiments, one after the other; says at the end which have failed
+	@failed=; for name in $(QUICK); do $(MAKE) -s experiment-$$name PROFILE=$(PROFILE) SET= || failed="$$failed $$name"; done; \
+	if [ "$$failed" ]; then echo "these have failed:$$failed" >&2; exit 1; fi
 
-experiments: experiment-proxy-removal experiment-switch ## all experiments
-
-bench: build ## cost of the data path and of connect(), each beside its baseline in one run
-	@$(LAB) run bench --profile $(PROFILE) $(addprefix --set ,$(SET))
+bench: experiment-bench ## cost of the data path and of connect(), each beside its baseline in one run
 
 figures: $(BUILD)/.setup ## draws every figure again from stored results; measures nothing
 	@for run in results/*/latest results/reference/*; do \
-		[ -f $$run/samples.csv ] && $(VENV)/dysco-lab plot $$run || true; done
+		[ ! -f $$run/samples.csv ] || $(LAB) plot $$run || failed=1; done; [ ! "$$failed" ]
 
 notebooks: $(BUILD)/.setup ## executes every notebook against results/ (or the reference run)
 	@for notebook in notebooks/*.ipynb; do $(VENV)/python tools/execute_notebook.py $$notebook || exit 1; done
