@@ -7,10 +7,15 @@ import contextlib
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from lab.network import end
+from lab.network import Lab, LabFailed, end, wait_for
 from lab.tool import run
+
+BUFFER_KIB = 16384
+FLUSH_S = 0.2
 
 
 def _interfaces(pid: int) -> list[str]:
@@ -35,3 +40,20 @@ def record(hosts: dict[str, int], to: Path, seconds: float | None = None) -> Non
         for process in processes:
             end(process)
         run(["mergecap", "-w", str(to), *(str(p) for p in parts if p.exists())])
+
+
+@contextmanager
+def capturing(lab: Lab, host: str, device: str, to: Path) -> Iterator[None]:
+    """Captures the headers of all TCP segments at an interface while the block lasts.  LabFailed if some were missed: what
+    judges a capture takes it for complete."""
+    command = ["tcpdump", "-n", "-U", "-i", device, "-s", "256", "-B", str(BUFFER_KIB), "-w", str(to), "tcp"]
+    process = lab.popen(host, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    wait_for(process, "tcpdump: listening")
+    try:
+        yield
+    finally:
+        time.sleep(FLUSH_S)
+        process.terminate()
+        said = process.communicate()[0]
+    if "\n0 packets dropped by kernel" not in f"\n{said}":
+        raise LabFailed(f"capture at {host}: {' '.join(said.split())}")

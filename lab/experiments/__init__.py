@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 NAMES = (
     "proxy-removal",
     "switch",
+    "nat-firewall",
     "bench",
 )
 PROFILES = ("quick", "paper")
