@@ -11,7 +11,8 @@ from typing import Any
 from dysco_ns.policy.chains import BadChange, Change, Step, plan, walk
 from dysco_ns.policy.directory import Directory
 
-AT_ONCE = 32  # sessions in one request: the answer to it moves the progress bar
+AT_ONCE = 16  # sessions in one request: the answer to it moves the progress bar, and the slowest holds up no others
+REQUESTS = 8  # under way together
 Result = dict[str, Any]
 
 
@@ -45,20 +46,18 @@ class Orders:
         return plans
 
     def carry_out(self, how: dict[str, Any], advance: Callable[[int], None]) -> list[Result]:
-        """The outcome for each session: of its last step, or of the first that failed.  Agents work side by side."""
+        """The outcome for each session: of its last step, or of the first that failed."""
         outcomes: dict[str, Result] = {}
 
-        def ask(batches: list[list[Step]]) -> None:
-            for batch in batches:
-                for step, result in zip(batch, self._ask(batch, how), strict=True):
-                    outcomes[step.session] = result
-                advance(len(batch))
+        def ask(batch: list[Step]) -> None:
+            for step, result in zip(batch, self._ask(batch, how), strict=True):
+                outcomes[step.session] = result
+            advance(len(batch))
 
         for turn in self._steps:
             todo = [step for step in turn if outcomes.get(step.session, {}).get("outcome", "done") == "done"]
-            queues = _by_host(_batches(todo))
-            with ThreadPoolExecutor(max(len(queues), 1)) as pool:
-                list(pool.map(ask, queues))  # the first error, if there was one
+            with ThreadPoolExecutor(REQUESTS) as pool:
+                list(pool.map(ask, _batches(todo)))  # raises the first error, if there was one
         return list(outcomes.values()) + self.refused
 
     def _ask(self, batch: list[Step], how: dict[str, Any]) -> list[Result]:
@@ -85,10 +84,3 @@ def _batches(steps: list[Step]) -> list[list[Step]]:
     for step in steps:
         alike.setdefault(json.dumps([step.host, step.request]), []).append(step)
     return [same[i : i + AT_ONCE] for same in alike.values() for i in range(0, len(same), AT_ONCE)]
-
-
-def _by_host(batches: list[list[Step]]) -> list[list[list[Step]]]:
-    hosts: dict[str, list[list[Step]]] = {}
-    for batch in batches:
-        hosts.setdefault(batch[0].host, []).append(batch)
-    return list(hosts.values())
