@@ -17,6 +17,10 @@ NAMES = (
     "proxy-removal",
     "switch",
     "nat-firewall",
+    "state-migration",
+    "contention",
+    "scrubber",
+    "maintenance",
     "bench",
 )
 PROFILES = ("quick", "paper")

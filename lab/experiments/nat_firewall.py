@@ -20,6 +20,7 @@ from lab import conntrack, judge
 from lab.capture import capturing
 from lab.experiments.framework.figures import COLOURS, Drawing
 from lab.experiments.framework.load import Flow, ends, goodput, intact, loaded
+from lab.experiments.framework.orders import recorded, when
 from lab.experiments.framework.recorder import Recorder
 from lab.network import Lab
 from lab.results import Claim, RunDirectory, Summary, claim
@@ -40,7 +41,6 @@ STEPS: tuple[tuple[str, tuple[Change, ...]], ...] = (
 )
 DEVIATION_PCT = 15
 TIMEOUT_S = 30
-SPARE_S = 1.0  # after the last phase: what conntrack knows is asked while the sessions live
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def plan(settings: Settings, profile: str) -> Plan:
 def measure(plan: Plan, record: Recorder) -> None:
     flows = [Flow(name, name, 5000 + i, plan.sessions, "up") for i, name in enumerate(CLIENTS, 1)]
     with Lab(plan.topology) as lab, longline.delayed(lab, "line", ("eth0", "to-nat"), plan.delay_ms):
-        with _judged(lab, record), loaded(lab, record, flows, plan.seconds + SPARE_S) as zero, record.watched():
+        with _judged(lab, record), loaded(lab, record, flows) as zero, record.watched():
             for number, (name, changes) in enumerate(STEPS, 1):
                 record.sleep(zero + number * plan.phase_s - time.monotonic(), f"before: {name}", zero, plan.seconds)
                 _change(lab, record, name, changes)
@@ -89,11 +89,7 @@ def _change(lab: Lab, record: Recorder, name: str, changes: tuple[Change, ...]) 
 
     record(name, "asked", 1)
     with ThreadPoolExecutor(len(changes)) as pool:
-        for result in [r for results in pool.map(ask, changes) for r in results]:
-            record(name, "reconfigured", result["outcome"] == "done")
-            for quantity in ("reconfig_us", "old_path_drained_us"):
-                if result[quantity] is not None:
-                    record(name, quantity, result[quantity])
+        recorded(record, name, [result for results in pool.map(ask, changes) for result in results])
 
 
 def _witness(lab: Lab, record: Recorder) -> None:
@@ -206,9 +202,7 @@ def _path_claims(m: dict[str, float], subsessions: float) -> list[Claim]:
 
 def draw(run: RunDirectory, summary: Summary) -> list[Path]:
     drawing, samples, manifest = Drawing(run, summary), run.samples(), run.manifest()
-    asked = [
-        (name, float(samples[(samples.subject == name) & (samples.quantity == "asked")].time_s.iloc[0])) for name, _ in STEPS
-    ]
+    asked = [(name, when(samples, name)) for name, _ in STEPS]
     _draw_goodput(drawing, samples, manifest, asked)
     _draw_betas(drawing, samples)
     return drawing.paths
@@ -243,7 +237,9 @@ def _draw_betas(drawing: Drawing, samples: Any) -> None:
         for number, row in enumerate(betas.itertuples(), 1):
             colour = COLOURS[5] if row.subject == "client1" else COLOURS[0]
             axis.bar(number, row.value / 1000, 0.7, color=colour, label=f"beta, {row.subject}")
-            axis.plot(number, gaps[row.subject, row.time_s], "x", color="black", markersize=9, label="gap on the wire")
+            axis.plot(
+                number, gaps[row.subject, row.time_s], "x", color="black", markersize=9, clip_on=False, label="gap on the wire"
+            )
         axis.set(xlabel="reconfiguration", ylabel="kilobytes", xticks=range(1, len(betas) + 1))
         axis.set_title("Sent on the old path while the new one was made: no gap for the firewall to see")
         handles, labels = axis.get_legend_handles_labels()

@@ -21,7 +21,7 @@ from lab.tools import bulk
 
 SERVER = "server"
 INTERVAL_MS = 100
-DRAIN_S = 60.0
+LONG_S, DRAIN_S = 86_400.0, 60.0
 FACTS = ("sessions", "failed", "compared_bytes", "mismatched_bytes", "resets")
 
 
@@ -38,21 +38,23 @@ class Flow:
 
 
 @contextmanager
-def loaded(lab: Lab, record: Recorder, flows: Sequence[Flow], seconds: float) -> Iterator[float]:
-    """Yields time zero, when all sessions are open; they last `seconds`.  After the block their end is awaited.
+def loaded(lab: Lab, record: Recorder, flows: Sequence[Flow]) -> Iterator[float]:
+    """Yields time zero, when all sessions are open; they end with the block, and their ends are awaited.
 
     Recorded: goodput_up_mbps and goodput_down_mbps of each flow, and of "all" the FACTS, `resets` being TcpOutRsts while the
     sessions live and TcpEstabResets until they are over, of all hosts."""
     with ExitStack() as stack:
         for flow in flows:
             stack.enter_context(lab.service(SERVER, _server(lab, record, flow)))
-        clients = [_client(lab, record, flow, i, seconds) for i, flow in enumerate(flows)]
+        clients = [_client(lab, record, flow, i) for i, flow in enumerate(flows)]
         for client in clients:
             wait_for(client, "connected")
         zero = record.zero()
         try:
             yield zero
             sent = _resets(lab, "TcpOutRsts")
+            for client in clients:
+                client.terminate()
             for client in clients:
                 client.wait(DRAIN_S)
             _record_ends(record, flows, sent + _resets(lab, "TcpEstabResets"))
@@ -71,9 +73,9 @@ def _server(lab: Lab, record: Recorder, flow: Flow) -> list[str]:
     return [*command, "--congestion", lab.topology.congestion]
 
 
-def _client(lab: Lab, record: Recorder, flow: Flow, number: int, seconds: float) -> Any:
+def _client(lab: Lab, record: Recorder, flow: Flow, number: int) -> Any:
     command = bulk.client_command(
-        lab.topology.host(SERVER).address, flow.port, _reports(record, flow)[0], sessions=flow.sessions, seconds=seconds,
+        lab.topology.host(SERVER).address, flow.port, _reports(record, flow)[0], sessions=flow.sessions, seconds=LONG_S,
         interval_ms=INTERVAL_MS, way=flow.way, message=flow.message, every_us=20_000, base=number * 10_000, seed=record.seed,
     )  # fmt: skip
     command += ["--congestion", lab.topology.congestion]
