@@ -15,7 +15,7 @@ BPF_FLAGS := -O2 -g -fno-unroll-loops -mcpu=v3 -target bpf -Wall -Wextra -Werror
 	-Idysco_ns/core -I/usr/include/$(MULTIARCH)
 C_FLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Werror -MMD -MP
 
-OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/tcp_proxy $(BUILD)/bulk $(BUILD)/connect
+OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/tcp_proxy $(BUILD)/bulk $(BUILD)/connect $(BUILD)/flood
 
 SIM := dysco_ns/host/agent.c $(filter-out tests/sim/main.c,$(wildcard tests/sim/*.c))
 SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/core -Idysco_ns/host -Itests/sim
@@ -57,6 +57,9 @@ $(BUILD)/bulk: $(wildcard lab/tools/bulk/*.c lab/tools/bulk/*.h) $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $(filter %.c,$^) -o $@ -lxxhash
 
 $(BUILD)/connect: lab/tools/connect/connect.c $(BUILD)/.setup
+	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
+
+$(BUILD)/flood: lab/tools/flood/flood.c $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
 
 $(BUILD)/libsim.so: $(SIM) $(SIM_HEADERS) $(BUILD)/.setup

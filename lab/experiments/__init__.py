@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 NAMES = (
     "proxy-removal",
+    "setup-latency",
+    "throughput",
     "switch",
     "bench",
 )
