@@ -15,7 +15,8 @@ BPF_FLAGS := -O2 -g -fno-unroll-loops -mcpu=v3 -target bpf -Wall -Wextra -Werror
 	-Idysco_ns/core -I/usr/include/$(MULTIARCH)
 C_FLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Werror -MMD -MP
 
-OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/tcp_proxy $(BUILD)/bulk $(BUILD)/connect $(BUILD)/flood
+OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.so $(BUILD)/tcp_proxy $(BUILD)/bulk \
+	$(BUILD)/connect $(BUILD)/flood
 
 SIM := dysco_ns/host/agent.c $(filter-out tests/sim/main.c,$(wildcard tests/sim/*.c))
 SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/core -Idysco_ns/host -Itests/sim
@@ -52,6 +53,10 @@ $(BUILD)/libdysco.so: dysco_ns/splice/libdysco.c $(BUILD)/.setup
 
 $(BUILD)/tcp_proxy: $(wildcard middleboxes/tcp_proxy/*.c middleboxes/tcp_proxy/*.h) $(BUILD)/libdysco.so
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $(filter %.c,$^) -o $@ -L$(BUILD) -ldysco -Wl,-rpath,'$$ORIGIN'
+
+$(BUILD)/libdysco_preload.so: $(wildcard middleboxes/preload/*.c middleboxes/preload/*.h) $(BUILD)/libdysco.so
+	gcc $(filter-out -MMD -MP,$(C_FLAGS)) -fPIC -shared -fvisibility=hidden -Wl,-soname,$(@F) $(filter %.c,$^) -o $@ \
+		-L$(BUILD) -ldysco -Wl,-rpath,'$$ORIGIN'
 
 $(BUILD)/bulk: $(wildcard lab/tools/bulk/*.c lab/tools/bulk/*.h) $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $(filter %.c,$^) -o $@ -lxxhash
