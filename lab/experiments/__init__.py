@@ -17,6 +17,7 @@ NAMES = (
     "proxy-removal",
     "setup-latency",
     "throughput",
+    "http",
     "switch",
     "bench",
 )

@@ -28,7 +28,7 @@ def cut(lab: Lab) -> None:
 def record_frames(lab: Lab, record: Recorder, mode: str) -> None:
     """The longest frame, and the longest headers of a segment that is no SYN, in bytes."""
     capture = record.raw / f"{mode}.pcap"
-    words = ["tcpdump", "-i", "any", "-n", "-U", "-s", str(SNAP), "-w", str(capture), "tcp"]
+    words = ["tcpdump", "-i", "any", "-n", "-U", "--immediate-mode", "-s", str(SNAP), "-w", str(capture), "tcp"]
     dump = lab.popen(ROUTER, words, stderr=subprocess.PIPE)
     assert dump.stderr
     while "listening" not in dump.stderr.readline():
