@@ -92,9 +92,10 @@ experiments: build ## all experiments, one after the other; says at the end whic
 
 bench: experiment-bench ## cost of the data path and of connect(), each beside its baseline in one run
 
-figures: $(BUILD)/.setup ## draws every figure again from stored results; measures nothing
+figures: build ## draws every figure again from stored results, and docs/claims.md; measures nothing
 	@for run in results/*/latest results/reference/*; do \
 		[ ! -f $$run/samples.csv ] || $(LAB) plot $$run || failed=1; done; [ ! "$$failed" ]
+	@$(VENV)/python -m lab.claims
 
 notebooks: $(BUILD)/.setup ## executes every notebook against results/ (or the reference run)
 	@for notebook in notebooks/*.ipynb; do $(VENV)/python tools/execute_notebook.py $$notebook || exit 1; done
