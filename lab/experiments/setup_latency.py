@@ -8,6 +8,7 @@ middle steers by static rules.  What comes on top is Dysco's.  The end of a sess
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ TOOLS = (str(connect.BINARY), "iperf3", "tcpdump", "tshark")
 CPU_BOUND = True
 PAPER_OVER_US = 22  # secure Dysco over none, four middleboxes
 BUDGET_US = {"dysco": 15, "hmac": 26}
+Middle = tuple[str, Callable[[Sequence[float]], float], Callable[[Sequence[float]], Interval]]
+MIDDLES: tuple[Middle, ...] = (("median", statistics.median, median_interval), ("mean", statistics.fmean, mean_interval))
 QUANTITIES = (("connect_us", "connect()"), ("close_us", "last FIN until acknowledged"))
 
 
@@ -109,7 +112,7 @@ def _frame_claims(metrics: dict[str, float]) -> list[Claim]:
     for name in MODES[1:]:
         for what, text in (
             ("data_frame_bytes_max", "longest frame after the SYN"),
-            ("header_bytes_max", "headers of a segment"),
+            ("header_bytes", "headers of a segment with data"),
         ):
             more = metrics[f"{what}_{name}"] - metrics[f"{what}_baseline"]
             claims.append(claim(f"{what}_{name}", f"{text}, {name} over plain", "not longer", more, "bytes", "<= 0"))
@@ -141,21 +144,13 @@ def summarise(run: RunDirectory) -> Summary:
 
 def draw(run: RunDirectory, summary: Summary) -> list[Path]:
     drawing, samples = Drawing(run, summary), run.samples()
-    count = f"{summary.metrics['connects_hmac_4']:.0f} sessions a point"
-    caption = f"{count}; line: median, cross: mean, bars: 95 % intervals"
+    caption = f"{summary.metrics['connects_hmac_4']:.0f} sessions a point, modes in turns; bars: 95 % intervals"
     for quantity, text in QUANTITIES:
-        with drawing.figure(quantity.removesuffix("_us") + "-latency", caption) as (_, axis):
-            for shift, name in enumerate(MODES):
-                _line(axis, samples, name, quantity, 0.06 * (shift - 1))
-            axis.set(xlabel="middleboxes", ylabel=f"{text} (us)", xticks=LENGTHS, ylim=(0, None))
-            axis.set_title(f"{text} through a chain of middleboxes")
-            axis.legend(loc="upper left")
+        with drawing.figure(quantity.removesuffix("_us") + "-latency", caption, (9, 4.2), ncols=2) as (_, axes):
+            for axis, (what, middle, interval) in zip(axes, MIDDLES, strict=True):
+                for shift, name in enumerate(MODES):
+                    by_length = [(n, _values(samples, f"{name}_{n}", quantity)) for n in LENGTHS]
+                    points(axis, [(n, middle(v), interval(v)) for n, v in by_length], name, 0.06 * (shift - 1))
+                axis.set(xlabel="middleboxes", ylabel=f"{text} (us)", xticks=LENGTHS, ylim=(0, None), title=what)
+            axes[0].legend(loc="upper left")
     return drawing.paths
-
-
-def _line(axis: Any, samples: Any, name: str, quantity: str, shift: float) -> None:
-    by_length = [(length, _values(samples, f"{name}_{length}", quantity)) for length in LENGTHS]
-    points(axis, [(x, statistics.median(v), median_interval(v)) for x, v in by_length], name, shift)
-    for x, values in by_length:
-        low, high = mean_interval(values)
-        axis.errorbar(x + shift, (low + high) / 2, yerr=(high - low) / 2, fmt="x", color="black", markersize=4, linewidth=0.8)
