@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 NAMES = (
     "proxy-removal",
+    "setup-latency",
+    "throughput",
+    "http",
     "switch",
     "nat-firewall",
     "state-migration",

@@ -20,19 +20,24 @@ from typing import Any
 from lab.collect import collecting, read_events
 from lab.experiments.framework.recorder import Recorder
 from lab.experiments.proxy_removal_figures import draw
-from lab.measure import RESETS, TICKS, Sampler, cpu_ticks, interface_packets, rates, tcp_counters
+from lab.measure import RESETS, TICKS, Sampler, cpu_ticks, interface_packets, rates, tcp_counters, with_children
 from lab.network import Lab, LabFailed, end, wait_for, wait_until
 from lab.results import RunDirectory, Summary, claim
 from lab.statistics import percentile
 from lab.tools import bulk
 from lab.topologies import Settings, Topology
 from lab.topologies.proxy import PROXY, proxy_port, server_port
+from middleboxes.box import ProcessBox
+from middleboxes.control import Leaves
+from middleboxes.haproxy import HAProxy
+from middleboxes.nginx import Nginx
 from middleboxes.tcp_proxy import BINARY, TcpProxy
 
 __all__ = ["CPU_BOUND", "DESCRIPTION", "TOOLS", "draw", "measure", "plan", "summarise"]
 
 DESCRIPTION = "a TCP-terminating proxy leaves 500 live sessions, pair by pair (paper Fig. 12-14)"
 TOOLS = (str(bulk.BINARY), str(BINARY))
+PROXIES = ("tcp_proxy", "nginx", "haproxy")  # ours, which asks to leave; two that know nothing of Dysco
 CPU_BOUND = False
 PAPER_P80_US, PAPER_MAX_US = 60, 220
 RAMP_S = 1.5  # left out before measuring goodput
@@ -51,6 +56,7 @@ class Plan:
     seconds: float
     interval_s: float
     trigger: str  # proxy: it asks to leave; client: it only joins, the client's agent is told
+    proxy: str  # one of PROXIES
 
 
 def plan(settings: Settings, profile: str) -> Plan:
@@ -61,9 +67,10 @@ def plan(settings: Settings, profile: str) -> Plan:
     sessions = settings.integer("sessions", 125, 1, 2000)
     seconds = settings.integer("seconds", first + step * pairs + 12 * scale, 2, 10000)
     trigger = settings.choice("trigger", "proxy", ("proxy", "client"))
+    proxy = settings.choice("proxy", PROXIES[0], PROXIES)
     removals = tuple(float(first + i * step) for i in range(pairs))
     topology = settings.topology("proxy", pairs=pairs)
-    return Plan(topology, pairs, sessions, removals, float(seconds), scale / 10, trigger)
+    return Plan(topology, pairs, sessions, removals, float(seconds), scale / 10, trigger, proxy)
 
 
 # ---- step 1: run ----
@@ -76,10 +83,13 @@ def measure(plan: Plan, record: Recorder) -> None:
     _record_goodput(record, plan)
 
 
-def _proxy(plan: Plan, raw: Path) -> TcpProxy:
-    topology = plan.topology
+def _proxy(plan: Plan, raw: Path) -> TcpProxy | Nginx | HAProxy:
+    topology, when = plan.topology, "command" if plan.topology.agents else "never"
     routes = {proxy_port(i): (topology.host(f"server{i}").address, server_port(i)) for i in range(1, plan.pairs + 1)}
-    return TcpProxy(routes, raw / "proxy.sock", "command" if topology.agents else "never", topology.congestion)
+    if plan.proxy == "tcp_proxy":
+        return TcpProxy(routes, raw / "proxy.sock", when, topology.congestion)
+    relays = {port: [to] for port, to in routes.items()}
+    return Nginx(raw, stream=relays, leave_when=when) if plan.proxy == "nginx" else HAProxy(raw, tcp=relays, leave_when=when)
 
 
 def _load(lab: Lab, plan: Plan, record: Recorder, stack: ExitStack) -> None:
@@ -87,10 +97,10 @@ def _load(lab: Lab, plan: Plan, record: Recorder, stack: ExitStack) -> None:
     topology, raw = plan.topology, record.raw
     proxy = _proxy(plan, raw)
     servers = [_server(lab, plan, raw, pair, stack) for pair in range(1, plan.pairs + 1)]
-    running = stack.enter_context(lab.service(PROXY, proxy.command()))
+    stack.enter_context(lab.box(PROXY, proxy))
     collector = stack.enter_context(collecting(lab, raw))
     before = {name: tcp_counters(lab.pid(name)) for name in topology.names}
-    sampler = Sampler(plan.interval_s, _probe(running.pid, lab.pid(PROXY)))
+    sampler = Sampler(plan.interval_s, _probe(proxy, lab.pid(PROXY)))
     sampler.start()
     zero = record.zero()
     with record.watched():
@@ -121,10 +131,13 @@ def _load(lab: Lab, plan: Plan, record: Recorder, stack: ExitStack) -> None:
     }  # fmt: skip
 
 
-def _probe(process: int, namespace: int) -> Any:
+def _probe(proxy: ProcessBox, namespace: int) -> Any:
+    assert proxy.process
+    processes = with_children(proxy.process.pid)
+
     def probe(_: float) -> dict[str, float]:
         received, sent = interface_packets(namespace, "eth0")
-        return {"cpu_ticks": cpu_ticks(process), "received": received, "sent": sent}
+        return {"cpu_ticks": sum(map(cpu_ticks, processes)), "received": received, "sent": sent}
 
     return probe
 
@@ -144,7 +157,7 @@ def _client(lab: Lab, plan: Plan, record: Recorder, pair: int) -> Any:
     return lab.popen(f"client{pair}", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def _remove_pairs(lab: Lab, plan: Plan, proxy: TcpProxy, zero: float, record: Recorder) -> list[dict[str, Any]]:
+def _remove_pairs(lab: Lab, plan: Plan, proxy: Leaves, zero: float, record: Recorder) -> list[dict[str, Any]]:
     removals = []
     for pair, at in enumerate(plan.removals, 1):
         now = time.monotonic() - zero
