@@ -27,9 +27,11 @@ from lab.results import Claim, RunDirectory, Summary, claim
 from lab.tools import bulk, longline
 from lab.topologies import Settings, Topology
 from lab.topologies.border import CLIENTS, PROPORTIONS
+from middleboxes.monitors import Prads
+from middleboxes.rate_limiter import RateLimiter
 
 DESCRIPTION = "rate limiters move between sessions across a strict firewall and a NAT without agents (paper Fig. 15, 16)"
-TOOLS = (str(bulk.BINARY), str(longline.BINARY), "tcpdump", "tshark", "conntrack")
+TOOLS = (str(bulk.BINARY), str(longline.BINARY), "tcpdump", "tshark", "conntrack", "prads")
 CPU_BOUND = False
 STRICT = ("firewall", "nat")  # who follows sequence numbers
 LIMITS = {"client1": ("client", "limiter1", "limiter1"), "client2": ("limiter1", "client", "limiter2")}  # by phase
@@ -46,6 +48,7 @@ TIMEOUT_S = 30
 @dataclass(frozen=True)
 class Plan:
     topology: Topology
+    unit_mbps: float  # the rate of limiter1
     sessions: int  # of each client
     phase_s: float
     delay_ms: float  # each way, of the line beyond the NAT: data goes on while a path is made
@@ -60,7 +63,8 @@ def plan(settings: Settings, profile: str) -> Plan:
     sessions = settings.integer("sessions", 1 if paper else 4, 1, 100)
     phase = settings.integer("phase", 50 if paper else 8, 2, 1000)
     delay = settings.integer("delay", 10, 0, 1000)
-    return Plan(settings.topology("border"), sessions, float(phase), float(delay))
+    unit = settings.integer("unit", 20, 1, 10_000)
+    return Plan(settings.topology("border", unit=unit), float(unit), sessions, float(phase), float(delay))
 
 
 # ---- step 1 ----
@@ -68,7 +72,7 @@ def plan(settings: Settings, profile: str) -> Plan:
 
 def measure(plan: Plan, record: Recorder) -> None:
     flows = [Flow(name, name, 5000 + i, plan.sessions, "up") for i, name in enumerate(CLIENTS, 1)]
-    with Lab(plan.topology) as lab, longline.delayed(lab, "line", ("eth0", "to-nat"), plan.delay_ms):
+    with Lab(plan.topology) as lab, _boxes(lab, plan, record):
         with _judged(lab, record), loaded(lab, record, flows) as zero, record.watched():
             for number, (name, changes) in enumerate(STEPS, 1):
                 record.sleep(zero + number * plan.phase_s - time.monotonic(), f"before: {name}", zero, plan.seconds)
@@ -77,6 +81,20 @@ def measure(plan: Plan, record: Recorder) -> None:
             _witness(lab, record)
         for host in STRICT:
             record(host, "invalid_packets", conntrack.invalid(lab, host))
+
+
+@contextmanager
+def _boxes(lab: Lab, plan: Plan, record: Recorder) -> Iterator[None]:
+    """What is not the kernel's from the beginning: rate limiters, flow monitor, the length of the line."""
+    limiters = {name: RateLimiter(plan.unit_mbps * PROPORTIONS[name], plan.topology.shaper) for name in ("limiter1", "limiter2")}
+    monitor = Prads(record.raw)
+    with longline.delayed(lab, "line", ("eth0", "to-nat"), plan.delay_ms), ExitStack() as stack:
+        for name, box in {**limiters, "monitor": monitor}.items():
+            stack.enter_context(lab.box(name, box))
+        yield
+        record("monitor", "hosts", monitor.counters()["hosts"])
+        for name, limiter in limiters.items():
+            record(name, "passed_bytes", limiter.counters()["bytes"])
 
 
 def _change(lab: Lab, record: Recorder, name: str, changes: tuple[Change, ...]) -> None:
@@ -156,6 +174,7 @@ def summarise(run: RunDirectory) -> Summary:
         **phases,
         "conntrack_invalid": float(value["invalid_packets"].sum()),
         "conntrack_established": float(value["established"].sum()),
+        "monitor_hosts": float(samples[(samples.subject == "monitor") & (samples.quantity == "hosts")].value.sum()),
         "paths_judged": float(len(value["gap_bytes"])),
         "beta_gap_bytes_max": float(value["gap_bytes"].max()),
         "ack_above_bytes_max": float(value["ack_above_bytes"].max()),
@@ -193,6 +212,7 @@ def _path_claims(m: dict[str, float], subsessions: float) -> list[Claim]:
         claim("gap", "bytes skipped on a new path, from captures", "0", m["beta_gap_bytes_max"], "bytes", "== 0"),
         claim("acks", "acknowledgments above what a path carried, from captures", "0", m["ack_above_bytes_max"], "bytes",
               "== 0"),
+        claim("monitor", "hosts that the flow monitor has found", "-", m["monitor_hosts"], "", ">= 2"),
         claim("betas", "reconfigurations whose beta is not zero", "-", m["betas_nonzero_pct"], "%", ">= 50"),
     ]  # fmt: skip
 
