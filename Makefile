@@ -15,7 +15,7 @@ BPF_FLAGS := -O2 -g -fno-unroll-loops -mcpu=v3 -target bpf -Wall -Wextra -Werror
 	-Idysco_ns/core -I/usr/include/$(MULTIARCH)
 C_FLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Werror -MMD -MP
 
-OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.so $(BUILD)/tcp_proxy $(BUILD)/bulk \
+OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.so $(BUILD)/tcp_proxy $(BUILD)/bridge $(BUILD)/bulk \
 	$(BUILD)/connect $(BUILD)/flood $(BUILD)/longline
 
 SIM := dysco_ns/host/agent.c $(filter-out tests/sim/main.c,$(wildcard tests/sim/*.c))
@@ -53,6 +53,9 @@ $(BUILD)/libdysco.so: dysco_ns/splice/libdysco.c $(BUILD)/.setup
 
 $(BUILD)/tcp_proxy: $(wildcard middleboxes/tcp_proxy/*.c middleboxes/tcp_proxy/*.h) $(BUILD)/libdysco.so
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $(filter %.c,$^) -o $@ -L$(BUILD) -ldysco -Wl,-rpath,'$$ORIGIN'
+
+$(BUILD)/bridge: middleboxes/bridge/bridge.c $(BUILD)/.setup
+	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
 
 $(BUILD)/libdysco_preload.so: $(wildcard middleboxes/preload/*.c middleboxes/preload/*.h) $(BUILD)/libdysco.so
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) -fPIC -shared -fvisibility=hidden -Wl,-soname,$(@F) $(filter %.c,$^) -o $@ \

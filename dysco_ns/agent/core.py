@@ -18,7 +18,7 @@ from dysco_ns.ebpf.libbpf import lib
 from dysco_ns.ebpf.loader import Programs
 from dysco_ns.netns import Interface
 
-CONFIG_EVENTS = 1
+CONFIG_EVENTS, CONFIG_TAG_OPTION = 1, 2
 FIRST_PORT, PORTS = 20000, 6384  # subsessions; control sessions use as many above: all below the ephemeral range
 PACKET_BYTES = 320
 LIVE = ("session_started", "session_joined", "session_forgotten")
@@ -71,15 +71,17 @@ class Core:
         policy_slots: int,
         throttle: int | None = None,
         parking: int = 0,
+        tag_option: bool = False,
     ) -> None:
         """Writes struct config.  `events`: somebody listens to all of them; `throttle`: most bytes of window that are
-        offered while a session is reconfigured; `parking`: index of the interface where segments wait."""
+        offered while a session is reconfigured; `parking`: index of the interface where segments wait;
+        `tag_option`: SYNs that a middlebox takes to user space are recognised afterwards."""
         self.interfaces = interfaces
         self.programs.map("config_table").put(
             0,
             {
                 "layout_version": 1,
-                "flags": CONFIG_EVENTS if events else 0,
+                "flags": (CONFIG_EVENTS if events else 0) | (CONFIG_TAG_OPTION if tag_option else 0),
                 "parking": parking,
                 "throttle": 0 if throttle is None else throttle + 1,
                 "first_port": FIRST_PORT,

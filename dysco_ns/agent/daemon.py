@@ -66,6 +66,7 @@ class Daemon:
         self._policy_slots = 0
         self.domains = Domains(self.core, settings.key, settings.domains)
         self.throttle = settings.throttle
+        self.tag_option = False
         self.parking = Parking(self.core)
         self.expiry = Expiry(self.core, settings.idle_s, settings.heartbeat_s)
 
@@ -90,6 +91,7 @@ class Daemon:
             policy_slots=policy_slots,
             throttle=self.throttle,
             parking=self.parking.index,
+            tag_option=self.tag_option,
         )
 
     def look_around(self) -> None:

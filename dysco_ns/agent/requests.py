@@ -71,6 +71,7 @@ async def _ping(daemon: Daemon, _: Json) -> Json:
         "interfaces": [{"name": i.name, "address": i.address} for i in daemon.interfaces],
         "hmac": bool(daemon.settings.key),
         "throttle": daemon.throttle,
+        "tag": "option" if daemon.tag_option else "mark",
         "heartbeat_s": daemon.expiry.beat_s,
     }
 
@@ -132,12 +133,17 @@ async def _type_remove(daemon: Daemon, request: Json) -> Json:
 
 
 async def _tune(daemon: Daemon, request: Json) -> Json:
-    """heartbeat_s: seconds of silence, 0 never; throttle: most bytes of window offered meanwhile, null no limit."""
+    """heartbeat_s: seconds of silence, 0 never; throttle: most bytes of window offered meanwhile, null no limit;
+    tag: option if this middlebox takes packets to user space, else mark."""
     if "heartbeat_s" in request:
         daemon.expiry.ask_after(max(float(request["heartbeat_s"]), 0.0))
     if "throttle" in request:
         throttle = request["throttle"]
         daemon.throttle = None if throttle is None else max(int(throttle), 0)
+    if "tag" in request:
+        if request["tag"] not in ("mark", "option"):
+            raise Refused(f"tag {request['tag']}: use mark or option")
+        daemon.tag_option = request["tag"] == "option"
     daemon.configure_again()
     return {}
 

@@ -56,6 +56,9 @@ INLINE u32 segment_option(struct segment *s, u32 at)
 	} else if (kind == OPTION_CONTROL && length == BETA_OPTION_BYTES && at <= 48) {
 		s->told = load32(&s->old[at & 63]) == BETA_OPTION ? load32(&s->old[(at + 8) & 63]) : 0;
 		s->beta = load32(&s->old[(at + 4) & 63]);
+	} else if (kind == OPTION_TAG && length == 6 && at <= 54) {
+		s->tag_at = at;
+		s->tag = load32(&s->old[(at + 2) & 63]);
 	}
 	return length;
 }
@@ -125,7 +128,7 @@ NOINLINE int segment_read(struct packet *p)
 	s->old_src = s->new_src = ip.src;
 	s->old_dst = s->new_dst = ip.dst;
 	s->payload_change = 0;
-	s->timestamp_at = s->tsval = s->tsecr = s->sack_at = s->sack_blocks = s->told = 0;
+	s->timestamp_at = s->tsval = s->tsecr = s->sack_at = s->sack_blocks = s->told = s->tag_at = 0;
 	__builtin_memset(&s->offer, 0, sizeof(s->offer));
 	s->walk_at = 20;
 	if (header > 20 && !segment_usual_options(s))

@@ -11,6 +11,7 @@
 #include "frame.h"
 #include "session.h"
 #include "setup_message.h"
+#include "tag.h"
 
 enum { PORT_TRIES = 16, SYNS_UNANSWERED = 2 };
 
@@ -273,8 +274,13 @@ INLINE int setup_egress(struct packet *p)
 	struct entry *e = port_egress(&key);
 	if (!has_ports(&key) || (e && e->flags & ENTRY_PLAIN))
 		return VERDICT_PASS;
-	u64 nonce = e ? e->nonce : port_tag(p);
+	u64 marked = port_tag(p), tagged = tag_take(syn), nonce = e ? e->nonce : tagged ? tagged : marked;
 	struct session *s = nonce ? port_session(&nonce) : 0;
+	if (tagged) {
+		port_count(COUNT_TAG_RETURNED);
+		if (!s)
+			return VERDICT_DROP; /* it would leave with its tag; the SYN will be repeated */
+	}
 	if (e && !(e->flags & ENTRY_PENDING) && (!s || s->offer[RIGHTWARD].isn != syn->seq)) {
 		session_forget(s, nonce); /* the five-tuple is used again */
 		egress_forget(&key, nonce);
@@ -442,11 +448,10 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 	if (!s || setup_detach(p))
 		return VERDICT_DROP;
 	segment_set_tuple(&x->segment, &s->left_tuple);
-	if (segment_write(p))
-		return VERDICT_DROP;
-	if (!(s->flags & SESSION_LAST))
-		port_put_tag(p, &nonce);
-	return VERDICT_PASS;
+	u32 last = s->flags & SESSION_LAST, number = last ? 0 : port_put_tag(p, &nonce);
+	if (!last && config->flags & CONFIG_TAG_OPTION)
+		tag_append(p, number);
+	return segment_write(p) ? VERDICT_DROP : VERDICT_PASS;
 }
 
 #endif

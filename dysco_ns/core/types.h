@@ -322,6 +322,7 @@ struct interface {
 
 enum config_flag {
 	CONFIG_EVENTS = 1,      /* somebody listens: tell what happens, not only what needs the daemon */
+	CONFIG_TAG_OPTION = 2,  /* this middlebox takes packets to user space: tag SYNs by a TCP option, too */
 };
 
 /* Agents that share keys: those with an address in this network; the first domain is that of all others. */

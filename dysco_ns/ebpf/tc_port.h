@@ -144,27 +144,33 @@ INLINE struct next_hop *port_next_hop_at(u32 i) { return bpf_map_lookup_elem(&ne
 
 INLINE u32 tag_of(u64 nonce) { return MARK_TAG | ((u32)(nonce >> 8) & ~(u32)MARK_TAG_MASK); }
 
-/* The session of a SYN that a middlebox has passed on under another five-tuple.  A tag is short-lived: a later SYN may
- * take its slot, and a hash table would cost 0.25 us here. */
-INLINE u64 port_tag(struct packet *p)
+/* A tag is short-lived: a later SYN may take its slot, and a hash table would cost 0.25 us here. */
+INLINE u64 port_tagged(u32 tag)
 {
-	u32 tag = p->mark, slot = tag & (MAX_TAGS - 1);
+	u32 slot = tag & (MAX_TAGS - 1);
 	u64 *nonce = (tag & MARK_TAG_MASK) == MARK_TAG ? bpf_map_lookup_elem(&tag_table, &slot) : 0;
 
-	if (!nonce || tag_of(*nonce) != tag)
-		return 0;
-	p->mark = 0;
-	return *nonce;
+	return nonce && tag_of(*nonce) == tag ? *nonce : 0;
 }
-INLINE void port_put_tag(struct packet *p, const u64 *nonce)
+/* The session of a SYN that a middlebox has passed on under another five-tuple. */
+INLINE u64 port_tag(struct packet *p)
+{
+	u64 nonce = port_tagged(p->mark);
+
+	if (nonce)
+		p->mark = 0;
+	return nonce;
+}
+INLINE u32 port_put_tag(struct packet *p, const u64 *nonce)
 {
 	u32 tag = tag_of(*nonce), slot = tag & (MAX_TAGS - 1);
 	u64 *place = bpf_map_lookup_elem(&tag_table, &slot);
 
 	if (!place)
-		return;
+		return 0;
 	*place = *nonce;
 	p->mark = tag;
+	return tag;
 }
 
 /* ---- world ---- */

@@ -119,12 +119,15 @@ def _throttle(text: str | None) -> int | None:
 def agent_tune(
     heartbeat: Annotated[Optional[float], typer.Option(help="seconds of silence, 0: never")] = None,
     throttle: Annotated[Optional[str], typer.Option(metavar="off|zero|BYTES")] = None,
+    tag: Annotated[Optional[str], typer.Option(metavar="mark|option", help="option: packets go to user space here")] = None,
     at: At = None,
 ) -> None:
     """Changes what a running agent was started with."""
     fields: dict[str, Any] = {"heartbeat_s": heartbeat} if heartbeat is not None else {}
     if throttle is not None:
         fields["throttle"] = _throttle(throttle)
+    if tag is not None:
+        fields["tag"] = tag
     client(at).request("tune", **fields)
 
 

@@ -24,6 +24,7 @@ NAMES = (
     "contention",
     "scrubber",
     "maintenance",
+    "loadbalancer",
     "bench",
 )
 PROFILES = ("quick", "paper")

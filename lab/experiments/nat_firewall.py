@@ -89,12 +89,11 @@ def _boxes(lab: Lab, plan: Plan, record: Recorder) -> Iterator[None]:
     limiters = {name: RateLimiter(plan.unit_mbps * PROPORTIONS[name], plan.topology.shaper) for name in ("limiter1", "limiter2")}
     monitor = Prads(record.raw)
     with longline.delayed(lab, "line", ("eth0", "to-nat"), plan.delay_ms), ExitStack() as stack:
-        for name, box in {**limiters, "monitor": monitor}.items():
-            stack.enter_context(lab.box(name, box))
-        yield
-        record("monitor", "hosts", monitor.counters()["hosts"])
+        stack.enter_context(lab.box("monitor", monitor))
         for name, limiter in limiters.items():
-            record(name, "passed_bytes", limiter.counters()["bytes"])
+            stack.enter_context(lab.box(name, limiter))
+        yield
+    record("monitor", "hosts", monitor.counters()["hosts"])
 
 
 def _change(lab: Lab, record: Recorder, name: str, changes: tuple[Change, ...]) -> None:

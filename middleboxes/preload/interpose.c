@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #define PUBLIC __attribute__((visibility("default")))
 
@@ -308,24 +309,35 @@ PUBLIC ssize_t __recvfrom_chk(int fd, void *buffer, size_t length, size_t room, 
 
 /* ---- writing ---- */
 
-/* Whether a promise would be broken. */
-static int before_write(int fd, const struct iovec *parts, int count)
+long leave_send(int fd, const void *data, size_t n)
 {
-	size_t offset = 0;
+	return LIBC(send)(fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* Before a process writes: 0, go on; < 0, a promise would be broken; > 0, so many bytes have been sent ahead of it. */
+static ssize_t before_write(int fd, const struct iovec *parts, int count)
+{
+	size_t offset = 0, swallowed = 0;
 	int broken = 0;
 
 	relay_lock();
 	struct end *e = ends[fd];
 	for (int i = 0; e && e->promised && i < count; offset += parts[i++].iov_len)
 		broken |= parts[i].iov_len && !relays(e, offset, parts[i].iov_base, parts[i].iov_len);
+	for (int i = 0; e && e->promised && !broken && i < count; i++) {
+		size_t taken = relay_swallow(e, parts[i].iov_base, parts[i].iov_len);
+		swallowed += taken;
+		if (taken < parts[i].iov_len)
+			break;
+	}
 	if (broken)
 		leave_guarded(e);
-	else if (e)
+	else if (e && !swallowed)
 		e->busy++;
 	relay_unlock();
 	if (broken)
 		errno = ECONNRESET;
-	return broken;
+	return broken ? -1 : (ssize_t)swallowed;
 }
 
 static ssize_t after_write(int fd, const struct iovec *parts, int count, ssize_t n, int flags)
@@ -358,7 +370,8 @@ PUBLIC ssize_t send(int fd, const void *data, size_t length, int flags)
 
 	if (!followed(fd))
 		return LIBC(send)(fd, data, length, flags);
-	return before_write(fd, &part, 1) ? -1 : after_write(fd, &part, 1, LIBC(send)(fd, data, length, flags), flags);
+	ssize_t done = before_write(fd, &part, 1);
+	return done ? done : after_write(fd, &part, 1, LIBC(send)(fd, data, length, flags), flags);
 }
 
 PUBLIC ssize_t write(int fd, const void *data, size_t length)
@@ -367,7 +380,8 @@ PUBLIC ssize_t write(int fd, const void *data, size_t length)
 
 	if (!followed(fd))
 		return LIBC(write)(fd, data, length);
-	return before_write(fd, &part, 1) ? -1 : after_write(fd, &part, 1, LIBC(write)(fd, data, length), 0);
+	ssize_t done = before_write(fd, &part, 1);
+	return done ? done : after_write(fd, &part, 1, LIBC(write)(fd, data, length), 0);
 }
 
 PUBLIC ssize_t sendto(int fd, const void *data, size_t length, int flags, const struct sockaddr *to, socklen_t size)
@@ -376,14 +390,16 @@ PUBLIC ssize_t sendto(int fd, const void *data, size_t length, int flags, const 
 
 	if (!followed(fd))
 		return LIBC(sendto)(fd, data, length, flags, to, size);
-	return before_write(fd, &part, 1) ? -1 : after_write(fd, &part, 1, LIBC(sendto)(fd, data, length, flags, to, size), flags);
+	ssize_t done = before_write(fd, &part, 1);
+	return done ? done : after_write(fd, &part, 1, LIBC(sendto)(fd, data, length, flags, to, size), flags);
 }
 
 PUBLIC ssize_t writev(int fd, const struct iovec *parts, int count)
 {
 	if (!followed(fd))
 		return LIBC(writev)(fd, parts, count);
-	return before_write(fd, parts, count) ? -1 : after_write(fd, parts, count, LIBC(writev)(fd, parts, count), 0);
+	ssize_t done = before_write(fd, parts, count);
+	return done ? done : after_write(fd, parts, count, LIBC(writev)(fd, parts, count), 0);
 }
 
 PUBLIC ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
@@ -393,17 +409,36 @@ PUBLIC ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 
 	if (!followed(fd))
 		return LIBC(sendmsg)(fd, message, flags);
-	return before_write(fd, parts, count) ? -1 : after_write(fd, parts, count, LIBC(sendmsg)(fd, message, flags), flags);
+	ssize_t done = before_write(fd, parts, count);
+	return done ? done : after_write(fd, parts, count, LIBC(sendmsg)(fd, message, flags), flags);
+}
+
+/* A proxy that keeps what it relays in a file, after the promise: what it sends is looked at, too. */
+static ssize_t send_read(int to, int from, off_t *offset, size_t length)
+{
+	char data[16384];
+	off_t at = offset ? *offset : lseek(from, 0, SEEK_CUR);
+	ssize_t n = pread(from, data, length < sizeof(data) ? length : sizeof(data), at);
+
+	n = n > 0 ? send(to, data, (size_t)n, MSG_NOSIGNAL) : n;
+	if (n > 0 && offset)
+		*offset += n;
+	else if (n > 0)
+		lseek(from, n, SEEK_CUR);
+	return n;
 }
 
 PUBLIC ssize_t sendfile(int to, int from, off_t *offset, size_t length)
 {
-	struct iovec unknown = { "", length };
-
 	if (!followed(to))
 		return LIBC(sendfile)(to, from, offset, length);
-	if (before_write(to, &unknown, 1))
-		return -1;
+	relay_lock();
+	int promised = ends[to] && ends[to]->promised;
+	if (ends[to] && !promised)
+		ends[to]->busy++;
+	relay_unlock();
+	if (promised)
+		return send_read(to, from, offset, length);
 	ssize_t n = LIBC(sendfile)(to, from, offset, length);
 	relay_lock();
 	struct end *e = ends[to];

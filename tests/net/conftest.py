@@ -2,7 +2,6 @@
 """Real networks for the tests: made by the lab, taken down after each test."""
 
 import os
-import re
 import subprocess
 
 import pytest
@@ -11,6 +10,7 @@ from lab.measure import tcp_counters
 from lab.network import Lab
 from lab.tools import bulk
 from lab.topologies import build
+from middleboxes.iptables import Firewall
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -41,8 +41,7 @@ def invalid_packets(lab, host):
     """What the strict firewall of a host has called INVALID and dropped; 0 where there is none."""
     if host.kind != "firewall":
         return 0
-    rules = lab.run(host.name, ["iptables", "-L", "FORWARD", "-v", "-x", "-n"])
-    return int(re.search(r"^\s*(\d+)\s+\d+\s+DROP.*INVALID", rules, re.M).group(1))
+    return Firewall(lab.place(host.name)).counters()["invalid"]
 
 
 def no_session_was_reset(lab):
