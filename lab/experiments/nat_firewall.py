@@ -63,7 +63,7 @@ def plan(settings: Settings, profile: str) -> Plan:
     sessions = settings.integer("sessions", 1 if paper else 4, 1, 100)
     phase = settings.integer("phase", 50 if paper else 8, 2, 1000)
     delay = settings.integer("delay", 10, 0, 1000)
-    unit = settings.integer("unit", 20, 1, 10_000)
+    unit = settings.integer("unit", 10, 1, 10_000)
     return Plan(settings.topology("border", unit=unit), float(unit), sessions, float(phase), float(delay))
 
 

@@ -18,7 +18,7 @@ def build(settings: Settings) -> Topology:
     """Settings: unit (Mbit/s; a client's link has 4.4 of it), dysco, hmac, shaper, congestion.
 
     What limits, monitors and delays is the experiment's to start: lab/experiments/nat_firewall.py."""
-    rate = settings.integer("unit", 20, 1, 10_000) * PROPORTIONS["client"]
+    rate = settings.integer("unit", 10, 1, 10_000) * PROPORTIONS["client"]
     clients = tuple(Host(name, i, rate_mbps=rate, behind="firewall") for i, name in enumerate(CLIENTS, 1))
     server = Host("server", 9)
     boxes = (
