@@ -44,7 +44,7 @@ class Plan:
 
 
 def plan(settings: Settings, profile: str) -> Plan:
-    clients, sessions = settings.integer("clients", 4, 1, 8), settings.integer("sessions", 25, 1, 500)
+    clients, sessions = settings.integer("clients", 4, 1, 8), settings.integer("sessions", 15, 1, 500)
     step = settings.integer("step", 20 if profile == "paper" else 4, 1, 1000)
     return Plan(settings.topology("shared", clients=clients, middleboxes=2, initial=1), clients, sessions, float(step))
 

@@ -48,7 +48,7 @@ class Plan:
 
 def plan(settings: Settings, profile: str) -> Plan:
     clients = settings.integer("clients", 4, 1, 8)
-    usual, suspicious = settings.integer("usual", 15, 0, 500), settings.integer("suspicious", 15, 1, 500)
+    usual, suspicious = settings.integer("usual", 8, 0, 500), settings.integer("suspicious", 8, 1, 500)
     step = settings.integer("step", 30 if profile == "paper" else 5, 1, 1000)
     return Plan(settings.topology("shared", clients=clients, middleboxes=1), clients, usual, suspicious, float(step))
 
