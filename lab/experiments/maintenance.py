@@ -16,7 +16,7 @@ from lab.experiments.framework.load import Flow, ends, goodput, intact, loaded
 from lab.experiments.framework.orders import ordered, when
 from lab.experiments.framework.recorder import Recorder
 from lab.experiments.framework.watch import packets, silent, watched_packets
-from lab.network import Lab
+from lab.network import Lab, wait_until
 from lab.results import RunDirectory, Summary, claim
 from lab.statistics import percentile
 from lab.tools import bulk
@@ -28,7 +28,7 @@ CPU_BOUND = False
 BOX, SPARE = "mb1", "mb2"
 ORDERS = {"leave": (BOX, SPARE), "return": (SPARE, BOX)}
 PORT = 5000  # and the client's number
-SILENT_S = 0.5
+SILENT_S, READY_S = 0.5, 10.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ def _switch(lab: Lab, record: Recorder, to: str) -> None:
     if to == "up":  # the kernel has forgotten it with the link
         lines.append(f"route add default via {lab.topology.host(BOX).gateway}")
     lab.batch(BOX, lines)
+    if to == "up":
+        wait_until(lambda: lab.agent(BOX).request("ping")["interfaces"], READY_S, "the agent has seen its interface")
     record(BOX, f"link_{to}", 1)
 
 

@@ -33,6 +33,7 @@ from middleboxes.rate_limiter import RateLimiter
 DESCRIPTION = "rate limiters move between sessions across a strict firewall and a NAT without agents (paper Fig. 15, 16)"
 TOOLS = (str(bulk.BINARY), str(longline.BINARY), "tcpdump", "tshark", "conntrack", "prads")
 CPU_BOUND = False
+LIMITERS, QUEUE_PACKETS = ("limiter1", "limiter2"), 100  # a few sessions: a long queue would be seconds
 STRICT = ("firewall", "nat")  # who follows sequence numbers
 LIMITS = {"client1": ("client", "limiter1", "limiter1"), "client2": ("limiter1", "client", "limiter2")}  # by phase
 PAPER_GBPS = {"client": "4.4 Gbit/s", "limiter1": "1 Gbit/s", "limiter2": "2.5 Gbit/s"}
@@ -86,7 +87,8 @@ def measure(plan: Plan, record: Recorder) -> None:
 @contextmanager
 def _boxes(lab: Lab, plan: Plan, record: Recorder) -> Iterator[None]:
     """What is not the kernel's from the beginning: rate limiters, flow monitor, the length of the line."""
-    limiters = {name: RateLimiter(plan.unit_mbps * PROPORTIONS[name], plan.topology.shaper) for name in ("limiter1", "limiter2")}
+    shaper = plan.topology.shaper
+    limiters = {name: RateLimiter(plan.unit_mbps * PROPORTIONS[name], shaper, least_packets=QUEUE_PACKETS) for name in LIMITERS}
     monitor = Prads(record.raw)
     with longline.delayed(lab, "line", ("eth0", "to-nat"), plan.delay_ms), ExitStack() as stack:
         stack.enter_context(lab.box("monitor", monitor))
@@ -151,14 +153,14 @@ def _rate(manifest: dict[str, Any], limit: str) -> float:
 
 
 def _phases(samples: Any, manifest: dict[str, Any]) -> dict[str, float]:
-    """Median goodput of each client in each phase, its beginning left out: buffers fill or drain."""
+    """Mean goodput of each client in each phase, its beginning left out: buffers fill or drain."""
     phase, found = float(manifest["settings"]["phase"]), {}
     for client in CLIENTS:
         seconds = goodput(samples, [client], 0.5, ("up",))
         for number in range(len(STEPS) + 1):
             start, stop = number * phase, (number + 1) * phase
             window = seconds[(seconds.index >= start + phase * 0.35) & (seconds.index < stop - 0.5)]
-            found[f"goodput_{client}_phase{number + 1}_mbps"] = float(window.median())
+            found[f"goodput_{client}_phase{number + 1}_mbps"] = float(window.mean())
     return found
 
 
