@@ -15,7 +15,8 @@ BPF_FLAGS := -O2 -g -fno-unroll-loops -mcpu=v3 -target bpf -Wall -Wextra -Werror
 	-Idysco_ns/core -I/usr/include/$(MULTIARCH)
 C_FLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Werror -MMD -MP
 
-OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.so $(BUILD)/tcp_proxy $(BUILD)/bridge $(BUILD)/bulk $(BUILD)/connect $(BUILD)/longline
+OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.so $(BUILD)/tcp_proxy $(BUILD)/bridge $(BUILD)/bulk \
+	$(BUILD)/connect $(BUILD)/flood $(BUILD)/longline
 
 SIM := dysco_ns/host/agent.c $(filter-out tests/sim/main.c,$(wildcard tests/sim/*.c))
 SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/core -Idysco_ns/host -Itests/sim
@@ -66,6 +67,9 @@ $(BUILD)/bulk: $(wildcard lab/tools/bulk/*.c lab/tools/bulk/*.h) $(BUILD)/.setup
 $(BUILD)/connect: lab/tools/connect/connect.c $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
 
+$(BUILD)/flood: lab/tools/flood/flood.c $(BUILD)/.setup
+	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
+
 $(BUILD)/longline: lab/tools/longline/longline.c $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
 
@@ -94,9 +98,10 @@ experiments: build ## all experiments, one after the other; says at the end whic
 
 bench: experiment-bench ## cost of the data path and of connect(), each beside its baseline in one run
 
-figures: $(BUILD)/.setup ## draws every figure again from stored results; measures nothing
+figures: build ## draws every figure again from stored results, and docs/claims.md; measures nothing
 	@for run in results/*/latest results/reference/*; do \
 		[ ! -f $$run/samples.csv ] || $(LAB) plot $$run || failed=1; done; [ ! "$$failed" ]
+	@$(VENV)/python -m lab.claims
 
 notebooks: $(BUILD)/.setup ## executes every notebook against results/ (or the reference run)
 	@for notebook in notebooks/*.ipynb; do $(VENV)/python tools/execute_notebook.py $$notebook || exit 1; done

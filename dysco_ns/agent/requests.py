@@ -354,8 +354,11 @@ async def _move(daemon: Daemon, request: Json) -> Json:
 
 
 async def _select(daemon: Daemon, request: Json) -> Json:
-    """The IDs of the sessions that session, match or all mean."""
-    return {"sessions": [f"{nonce:016x}" for nonce in _selected(daemon, request, leads=False)]}
+    """The IDs of the sessions that session, match or all mean; with `first`, of those that begin at this agent."""
+    found = _selected(daemon, request, leads=False)
+    if request.get("first"):
+        found = [nonce for nonce in found if (s := daemon.core.session(nonce)) and s["flags"] & view.FIRST]
+    return {"sessions": [f"{nonce:016x}" for nonce in found]}
 
 
 HANDLERS: dict[str, Callable[[Daemon, Json], Awaitable[Json]]] = {
