@@ -15,8 +15,8 @@ BPF_FLAGS := -O2 -g -fno-unroll-loops -mcpu=v3 -target bpf -Wall -Wextra -Werror
 	-Idysco_ns/core -I/usr/include/$(MULTIARCH)
 C_FLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Werror -MMD -MP
 
-OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.so $(BUILD)/tcp_proxy $(BUILD)/bulk \
-	$(BUILD)/connect $(BUILD)/flood
+OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.so $(BUILD)/tcp_proxy $(BUILD)/bridge \
+	$(BUILD)/bulk $(BUILD)/connect $(BUILD)/flood $(BUILD)/longline
 
 SIM := dysco_ns/host/agent.c $(filter-out tests/sim/main.c,$(wildcard tests/sim/*.c))
 SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/core -Idysco_ns/host -Itests/sim
@@ -54,6 +54,9 @@ $(BUILD)/libdysco.so: dysco_ns/splice/libdysco.c $(BUILD)/.setup
 $(BUILD)/tcp_proxy: $(wildcard middleboxes/tcp_proxy/*.c middleboxes/tcp_proxy/*.h) $(BUILD)/libdysco.so
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $(filter %.c,$^) -o $@ -L$(BUILD) -ldysco -Wl,-rpath,'$$ORIGIN'
 
+$(BUILD)/bridge: middleboxes/bridge/bridge.c $(BUILD)/.setup
+	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
+
 $(BUILD)/libdysco_preload.so: $(wildcard middleboxes/preload/*.c middleboxes/preload/*.h) $(BUILD)/libdysco.so
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) -fPIC -shared -fvisibility=hidden -Wl,-soname,$(@F) $(filter %.c,$^) -o $@ \
 		-L$(BUILD) -ldysco -Wl,-rpath,'$$ORIGIN'
@@ -65,6 +68,9 @@ $(BUILD)/connect: lab/tools/connect/connect.c $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
 
 $(BUILD)/flood: lab/tools/flood/flood.c $(BUILD)/.setup
+	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
+
+$(BUILD)/longline: lab/tools/longline/longline.c $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
 
 $(BUILD)/libsim.so: $(SIM) $(SIM_HEADERS) $(BUILD)/.setup
@@ -111,7 +117,7 @@ test-unit: build $(SIMULATORS) ## tests that need no network: units, simulator
 	$(VENV)/pytest tests/unit tests/sim
 
 test: static $(SIMULATORS) ## proves the code: static checks, units, simulator, real networks
-	$(SUDO) $(VENV)/pytest tests
+	$(SUDO) $(VENV)/pytest -m "not long" tests
 
 test-all: static $(SIMULATORS) ## every protocol case and the long searches (hours); goes on where it was interrupted
 	@$(SUDO) tools/test_all.sh

@@ -159,9 +159,11 @@ class Lab:
             here = lines.setdefault(host.behind, [])
             here += [f"link set to-{host.name} up", f"address add {host.gateway}/24 dev to-{host.name}"]
         for host in self.topology.hosts:
-            if host.behind != ROUTER:
-                edge = self.topology.host(host.behind)
-                lines[ROUTER].append(f"route add {host.gateway.rsplit('.', 1)[0]}.0/24 via {edge.address}")
+            at = host.behind
+            while at != ROUTER:  # whoever forwards to an edge knows the networks behind it
+                edge = self.topology.host(at)
+                lines[edge.behind].append(f"route add {host.gateway.rsplit('.', 1)[0]}.0/24 via {edge.address}")
+                at = edge.behind
         lines[ROUTER] += self._steering()
         for name, batch in lines.items():
             self.batch(name, batch)

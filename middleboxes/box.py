@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -112,6 +113,15 @@ class ProcessBox(ABC):
 
     def counters(self) -> dict[str, int]:
         return {}
+
+
+def captures(pid: int) -> bool:
+    """Whether a process has a packet socket: then it sees what passes."""
+    rows = Path(f"/proc/{pid}/net/packet").read_text().splitlines()[1:]
+    inodes = {f"socket:[{row.split()[-1]}]" for row in rows}
+    with contextlib.suppress(OSError):  # it may end meanwhile
+        return any(os.readlink(fd) in inodes for fd in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 def listening(pid: int) -> set[int]:

@@ -40,24 +40,24 @@ def _rule_packets(place: Place, table: str, chain: str) -> list[tuple[int, str]]
 class Firewall:
     """Forwards what conntrack knows; drops and counts what it calls INVALID; a session begins with its SYN."""
 
-    _place: Place | None = field(default=None, repr=False)
+    place: Place | None = None  # of one that runs already
 
     def start(self, place: Place) -> None:
-        self._place = place
+        self.place = place
         place.run(["iptables-restore"], FIREWALL_RULES)
         place.sysctl(FORWARD | STRICT)
 
     def ready(self) -> bool:
-        return self._place is not None
+        return self.place is not None
 
     def stop(self) -> None:
-        if self._place:
-            self._place.run(["iptables-restore"], NO_FILTER)
+        if self.place:
+            self.place.run(["iptables-restore"], NO_FILTER)
 
     def counters(self) -> dict[str, int]:
         """invalid: packets dropped as INVALID; new: sessions let in; passed: packets of those known."""
-        assert self._place
-        counted = _rule_packets(self._place, "filter", "FORWARD")
+        assert self.place
+        counted = _rule_packets(self.place, "filter", "FORWARD")
         named = {"invalid": "INVALID", "passed": "ESTABLISHED", "new": "NEW"}
         return {name: sum(packets for packets, rule in counted if word in rule) for name, word in named.items()}
 

@@ -11,7 +11,7 @@ import signal
 import time
 from pathlib import Path
 
-from middleboxes.box import ProcessBox
+from middleboxes.box import ProcessBox, captures
 
 CONVERSATION = re.compile(r"^(\S+):(\d+)\s+<->\s+(\S+):(\d+)\s+(.*)$", re.M)
 
@@ -29,10 +29,10 @@ class Prads(ProcessBox):
 
     def command(self) -> list[str]:
         # every connection counts, at any address
-        return ["prads", "-i", self._device, "-l", str(self._assets), "-u", "root", "-g", "root", "-a", "0.0.0.0/0"]
+        return ["prads", "-i", self._device, "-l", str(self._assets), "-d", "-a", "0.0.0.0/0"]
 
     def ready(self) -> bool:
-        return super().ready() and "Sniffing" in self.log.read_text()
+        return super().ready() and self.process is not None and captures(self.process.pid)
 
     def counters(self) -> dict[str, int]:
         """Lines of its list: one for each finding about a host."""
@@ -55,7 +55,7 @@ class FlowMonitor(ProcessBox):
         return ["tcpdump", "-i", self._device, "-n", "-U", "-s", "96", "-Z", "root", "-w", str(self._capture), "tcp"]
 
     def ready(self) -> bool:
-        return super().ready() and "listening on" in self.log.read_text()
+        return super().ready() and self.process is not None and captures(self.process.pid)
 
     def counters(self) -> dict[str, int]:
         """TCP connections seen so far, and their frames."""

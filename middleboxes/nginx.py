@@ -56,6 +56,7 @@ STREAM_PROXY = """    upstream to{port} {{ {servers}}}
         proxy_pass to{port};
         proxy_buffer_size {buffer};
         proxy_timeout 1h;
+        proxy_half_close on;
         tcp_nodelay on;
     }}
 """

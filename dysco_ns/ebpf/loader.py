@@ -196,7 +196,7 @@ class Programs:
 
 
 _PROGRAM_OF = {"control": "dysco_control_ingress", "lock": "dysco_lock_step", "answer": "dysco_answer_step",
-               "release": "dysco_release_step", "tombstone": "dysco_tombstone_egress"}  # fmt: skip
+               "release": "dysco_release_step", "tombstone": "dysco_tombstone_egress", "icmp": "dysco_icmp_ingress"}  # fmt: skip
 
 
 def _each(step: Any, handle: Any, name_of: Any) -> Iterator[tuple[str, Any]]:

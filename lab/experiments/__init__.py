@@ -19,6 +19,7 @@ NAMES = (
     "throughput",
     "http",
     "switch",
+    "loadbalancer",
     "bench",
 )
 PROFILES = ("quick", "paper")

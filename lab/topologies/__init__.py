@@ -121,9 +121,9 @@ class Settings:
 
 def build(name: str, given: dict[str, str], also: tuple[str, ...] = ()) -> Topology:
     """The topology of that name with these settings.  BadSetting names what exists, `also` other settings."""
-    from lab.topologies import chain, proxy
+    from lab.topologies import border, chain, proxy, shared
 
-    builders = {"chain": chain.build, "proxy": proxy.build}
+    builders = {"chain": chain.build, "proxy": proxy.build, "border": border.build, "shared": shared.build}
     if name not in builders:
         raise BadSetting(f"unknown topology '{name}': one of {', '.join(builders)}")
     settings = Settings(given, f"topology {name}", also)
@@ -135,4 +135,6 @@ def build(name: str, given: dict[str, str], also: tuple[str, ...] = ()) -> Topol
 DESCRIPTIONS = {
     "chain": "client, mb1..mbN, server behind one router: a service chain of 0 to 8 middleboxes",
     "proxy": "client1..4, server1..4, one TCP-terminating proxy, one router (the paper's Fig. 12)",
+    "border": "client1, client2 behind firewall and nat without agents; monitor, limiter1, limiter2, server (Fig. 15)",
+    "shared": "client1..N whose sessions to one server share mb1..mbK",
 }

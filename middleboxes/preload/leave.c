@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LINE = 512, REASONS = 16, TRY_MS = 3000, PAUSE_MS = 1, UNSENT = 16384, BUSY_TRIES = 5 };
+enum { LINE = 512, REASONS = 16, TRY_MS = 3000, PAUSE_MS = 1, PUSH_MS = 20, UNSENT = 16384, BUSY_TRIES = 5 };
 
 static struct {
 	enum { LEAVE_ON_COMMAND, LEAVE_NEVER, LEAVE_NOW, LEAVE_AFTER } when;
@@ -181,6 +181,22 @@ static void leave_by_policy(void)
 	}
 }
 
+/* A session that has left must drain, though its proxy may wait for more before it passes the last bytes on.  Returns
+ * whether there are any that have left. */
+static int push_all(void)
+{
+	int any = 0;
+
+	relay_lock();
+	for (int fd = 0; fd <= ends_highest; fd++)
+		if (ends[fd] && ends[fd]->promised) {
+			relay_push(ends[fd], leave_send);
+			any = 1;
+		}
+	relay_unlock();
+	return any;
+}
+
 /* ---- control socket ---- */
 
 static int sessions_of(int port, int *fds)
@@ -281,8 +297,8 @@ static void *leaver(void *unused)
 	struct pollfd watched[2] = { { wake, POLLIN, 0 }, { policy.control[0] ? control_listen(&path) : -1, POLLIN, 0 } };
 	uint64_t ignored;
 
-	for (;;) {
-		if (poll(watched, 2, -1) < 0)
+	for (int pushing = 0;; pushing = push_all()) {
+		if (poll(watched, 2, pushing ? PUSH_MS : -1) < 0)
 			continue;
 		if (watched[0].revents && read(wake, &ignored, sizeof(ignored)) > 0) {
 			relay_lock();

@@ -17,5 +17,8 @@ void leave_account(struct end *e);
 /* A promise was about to be broken: the session is, instead. */
 void leave_guarded(const struct end *e);
 
+/* send() as libc has it, without waiting: what relay_push sends is not the process's own write. */
+long leave_send(int fd, const void *data, size_t n);
+
 int leave_unsent(void);         /* most bytes that the kernel shall hold unsent; 0: as it likes */
 #endif

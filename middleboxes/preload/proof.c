@@ -54,6 +54,8 @@ const char *relay_reason(struct end *inner, struct pair *pair)
 		return "nothing that it carries was seen to leave by another socket";
 	if (outer->spoiled)
 		return outer->spoiled;
+	if (!inner->proven)
+		return "that its bytes leave by another socket is likely, but not proven";
 	if (inner->busy || outer->busy)
 		return "a write is under way";
 	if ((why = direction(inner, outer, &pair->delta_ab)) || (why = direction(outer, inner, &pair->delta_ba)))

@@ -44,8 +44,10 @@ void end_open(int fd, enum kind kind, int port)
 
 static void part(struct end *e)
 {
+	e->proven = 0;
 	if (e->partner) {
 		e->partner->partner = 0;
+		e->partner->proven = 0;
 		e->partner->differs = 1;
 	}
 	e->partner = 0;
@@ -85,7 +87,7 @@ static void hold(struct end *e, const char *data, size_t n)
 
 	if (h->lost)
 		return;
-	if (h->in_pipe || in_memory(h) + n > MOST_HELD) {
+	if (h->in_pipe || (in_memory(h) + n > MOST_HELD && !e->promised)) {
 		lose(e);
 		return;
 	}
@@ -182,6 +184,31 @@ static int next_is(const struct held *h, size_t offset, const char *data, size_t
 	return !h->lost && in_memory(h) >= offset + n && !memcmp(h->bytes + h->from + offset, data, n);
 }
 
+/* A process that copies what it relays leaves no trace of where it came from.  The only socket whose next bytes are these
+ * may be it; that has to be proven later. */
+static struct end *only_match(const struct end *e, const char *data, size_t n)
+{
+	struct end *found = 0;
+
+	for (int fd = 0; n >= LEAST_MATCH && fd <= ends_highest; fd++) {
+		if (!ends[fd] || ends[fd]->kind == e->kind || !next_is(&ends[fd]->held, 0, data, n))
+			continue;
+		if (found)
+			return 0;
+		found = ends[fd];
+	}
+	return found;
+}
+
+/* Whether the partner has read into this memory: then it is worth asking whether it was the last to do so. */
+static int may_prove(const struct end *source, const char *data)
+{
+	for (unsigned i = 0; i < PLACES; i++)
+		if (data >= source->place[i].memory && data < source->place[i].memory + source->place[i].length)
+			return 1;
+	return 0;
+}
+
 static void let_go(struct held *h, size_t n)
 {
 	h->from += n;
@@ -204,7 +231,8 @@ static void content_leaves(struct end *e, const char *data, size_t n)
 	if (e->differs)
 		return;
 	if (!source || !next_is(&source->held, 0, data, n)) {
-		struct end *other = origin(data, n);
+		struct end *other = origin(data, n), *shown = other;
+		other = other ? other : only_match(e, data, n);
 		int fits = other && other != source && other->kind != e->kind && next_is(&other->held, 0, data, n);
 		int mixed = source && (messages_endless(&e->out) || (other && messages_endless(&other->in)));
 		if (!fits || mixed) {
@@ -213,7 +241,10 @@ static void content_leaves(struct end *e, const char *data, size_t n)
 		}
 		join(e, other);
 		e->differs = 0;
+		e->proven = other->proven = shown == other;
 		source = other;
+	} else if (!e->proven && may_prove(source, data) && origin(data, n) == source) {
+		e->proven = source->proven = 1;
 	}
 	let_go(&source->held, n);
 }
@@ -244,6 +275,7 @@ void saw_write_from_pipe(struct end *e, struct end *source, size_t n)
 		e->differs = 1;
 		return;
 	}
+	e->proven = source->proven = 1;
 	source->held.in_pipe -= n;
 	source->held.at += n;
 }
@@ -258,4 +290,41 @@ void saw_write_of_file(struct end *e, size_t n)
 int relays(const struct end *e, size_t offset, const char *data, size_t n)
 {
 	return e->partner && !e->differs && next_is(&e->partner->held, offset, data, n);
+}
+
+/* ---- after the promise ---- */
+
+size_t relay_swallow(struct end *e, const char *data, size_t n)
+{
+	struct end *source = e->partner;
+	size_t known = source ? source->held.ahead : 0, taken = 0;
+	int fresh;
+
+	n = n < known ? n : known;
+	while (taken < n)
+		taken += messages_take(&e->out, &e->in, data + taken, n - taken, &fresh);
+	if (n) {
+		source->held.ahead -= n;
+		let_go(&source->held, n);
+	}
+	return n;
+}
+
+void relay_push(struct end *e, long (*send)(int fd, const void *data, size_t n))
+{
+	struct end *source = e->partner;
+	struct held *h = source ? &source->held : 0;
+
+	if (!e->promised || !h || e->differs || e->busy || h->lost || in_memory(h) == h->ahead)
+		return;
+	uint64_t now = source->read + h->at + h->ahead;
+	if (e->stuck_at != now) {
+		e->stuck_at = now;
+		return;
+	}
+	long n = send(e->fd, h->bytes + h->from + h->ahead, in_memory(h) - h->ahead);
+	if (n > 0) {
+		h->ahead += (size_t)n;
+		e->written += (uint64_t)n;
+	}
 }

@@ -8,7 +8,7 @@
 #define PRELOAD_RELAY_H
 #include "messages.h"
 
-enum { MAX_FD = 65536, MOST_HELD = 256 * 1024, PLACES = 4 };
+enum { MAX_FD = 65536, MOST_HELD = 256 * 1024, PLACES = 32, LEAST_MATCH = 64 };
 
 /* Bytes [at, at + length) of what was read from a socket were put into memory at `memory`. */
 struct place {
@@ -23,6 +23,7 @@ struct held {
 	char *bytes;
 	size_t from, to, room;
 	size_t in_pipe;
+	size_t ahead;           /* of those in memory: we have sent them in the place of a process that waits for more */
 	uint64_t at;            /* position in the stream of the first */
 	int lost;               /* there were more than we keep, or they were read in a way that we do not follow */
 };
@@ -41,6 +42,8 @@ struct end {
 	struct place place[PLACES];
 	unsigned places;
 	struct end *partner;
+	int proven;             /* that it is the partner: by memory or by a pipe, not by equal bytes alone */
+	uint64_t stuck_at;      /* what had been read and sent when we last looked */
 	int differs;            /* what was written here is not what came from the partner (since content began) */
 	int ended;              /* end of file was read, or written */
 	int busy;               /* system calls that write here and have not returned */
@@ -66,6 +69,13 @@ void saw_write(struct end *e, const char *data, size_t n);
 void saw_read_into_pipe(struct end *e, size_t n);
 void saw_write_from_pipe(struct end *e, struct end *source, size_t n);
 void saw_write_of_file(struct end *e, size_t n);
+
+/* After the promise: the process writes what we have sent ahead of it.  Returns how many bytes of `n`. */
+size_t relay_swallow(struct end *e, const char *data, size_t n);
+
+/* After the promise: sends what the process keeps back, if nothing has moved since the last call; no more may ever come, as
+ * new data goes another way. */
+void relay_push(struct end *e, long (*send)(int fd, const void *data, size_t n));
 
 /* Whether these bytes, at `offset` beyond what has left already, are the next that came from the partner. */
 int relays(const struct end *e, size_t offset, const char *data, size_t n);

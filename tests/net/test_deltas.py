@@ -30,12 +30,12 @@ CLIENT = TALK + "talk(socket.create_connection((sys.argv[1], int(sys.argv[2]))),
 SERVER = TALK + "l = socket.create_server(('', int(sys.argv[1]))); print('ready', flush=True)\n"
 SERVER += "talk(l.accept()[0], b's', int(sys.argv[2]), int(sys.argv[3]))"
 
-# Adds to what goes to the server, takes from what comes back, and after a while asks to leave.
+# Adds to what goes to the server, takes from what comes back, and after a while (0: never) asks to leave.
 PROXY = """
 import socket, sys, threading, time
 sys.path.insert(0, sys.argv[1])
 from dysco_ns.splice import splice
-server, port, added, taken = sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
+server, port, added, taken, after_s = sys.argv[2], *map(int, sys.argv[3:6]), float(sys.argv[6])
 listener = socket.create_server(("", port)); print("ready", flush=True)
 inner = listener.accept()[0]
 outer = socket.create_connection((server, port))
@@ -47,8 +47,10 @@ def relay(a, b):
     b.shutdown(socket.SHUT_WR)
 ways = [threading.Thread(target=relay, args=pair) for pair in ((inner, outer), (outer, inner))]
 for way in ways: way.start()
-time.sleep(0.5)
-splice(inner, outer, added, -taken); print("spliced", flush=True)
+if after_s:
+    time.sleep(after_s)
+    splice(inner, outer, added, -taken)
+    print("spliced", flush=True)
 for way in ways: way.join()
 """
 
@@ -61,6 +63,10 @@ def said(process):
     return process.stdout.readline().strip()
 
 
+def proxy(server, added, taken, after_s=0.5):
+    return [sys.executable, "-u", "-c", PROXY, str(ROOT), server, str(PORT), str(added), str(taken), str(after_s)]
+
+
 @pytest.mark.parametrize(("added", "taken"), [(0, 0), (7, 0), (0, 11), (100_000, 2000), (1, 5000)])
 def test_a_proxy_that_adds_and_takes_bytes_leaves(lab_of, added, taken):
     lab = lab_of("chain", middleboxes=1, initial=0)
@@ -68,10 +74,9 @@ def test_a_proxy_that_adds_and_takes_bytes_leaves(lab_of, added, taken):
     for host, to in (("client", box), ("mb1", server)):
         lab.agent(host).request("policy_add", filter=f"tcp dst port {PORT} and dst host {to}", chain=[])
     sizes = [str(PIECES), str(PIECE)]
-    proxy = [sys.executable, "-u", "-c", PROXY, str(ROOT), server, str(PORT), str(added), str(taken)]
     with (
         lab.service("server", [sys.executable, "-u", "-c", SERVER, str(PORT), *sizes]) as far,
-        lab.service("mb1", proxy) as middle,
+        lab.service("mb1", proxy(server, added, taken)) as middle,
     ):
         near = lab.run("client", [sys.executable, "-u", "-c", CLIENT, box, str(PORT), *sizes])
         assert said(middle) == "spliced", middle.stderr.read()
@@ -80,4 +85,38 @@ def test_a_proxy_that_adds_and_takes_bytes_leaves(lab_of, added, taken):
         assert lab.agent("mb1").request("sessions")["sessions"][0]["left_chain"]
         wait_until(lambda: middle.poll() == 0, 5, "the proxy ended by itself")
     assert interface_packets(lab.pid("mb1"), "eth0")[0] < 1500  # of the 2 s, it saw the first half second
+    assert no_session_was_reset(lab)
+
+
+@pytest.mark.parametrize(
+    ("first_s", "second_s"),
+    [
+        (0.5, 0),
+        pytest.param(0, 0.5, marks=pytest.mark.long),
+        (0.5, 1.3),
+        (1.3, 0.5),
+        pytest.param(0.5, 0.5, marks=pytest.mark.long),
+    ],
+)
+def test_two_proxies_in_a_row_that_both_change_the_streams(lab_of, first_s, second_s):
+    """The first, the second, both one after the other, or both at once leave; what each has added and taken accumulates."""
+    lab = lab_of("chain", middleboxes=2, initial=0)
+    boxes, server = [lab.topology.host(h).address for h in ("mb1", "mb2")], lab.topology.host("server").address
+    for host, to in (("client", boxes[0]), ("mb1", boxes[1]), ("mb2", server)):
+        lab.agent(host).request("policy_add", filter=f"tcp dst port {PORT} and dst host {to}", chain=[])
+    sizes, leaving = [str(PIECES), str(PIECE)], {"mb1": first_s, "mb2": second_s}
+    with (
+        lab.service("server", [sys.executable, "-u", "-c", SERVER, str(PORT), *sizes]) as far,
+        lab.service("mb2", proxy(server, 70_001, 13, second_s)) as second,
+        lab.service("mb1", proxy(boxes[1], 5, 4999, first_s)) as first,
+    ):
+        near = lab.run("client", [sys.executable, "-u", "-c", CLIENT, boxes[0], str(PORT), *sizes])
+        assert said(far) == hashlib.sha256(b"+" * 70_006 + stream(b"c")).hexdigest()
+        assert near.strip() == hashlib.sha256(stream(b"s")[13 + 4999 :]).hexdigest()
+        for process, after_s in ((first, first_s), (second, second_s)):
+            assert not after_s or said(process) == "spliced", process.stderr.read()
+        for host, after_s in leaving.items():
+            listed = lab.agent(host).request("sessions")["sessions"]
+            assert any(s["left_chain"] for s in listed) == bool(after_s), (host, listed)
+            wait_until(lambda p=first if host == "mb1" else second: p.poll() == 0, 5, "the proxy ended by itself")
     assert no_session_was_reset(lab)

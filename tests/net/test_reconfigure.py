@@ -9,8 +9,12 @@ import time
 
 import pytest
 
+from lab.capture import capturing
+from lab.impair import lost
+from lab.judge import CONTROL_OPTION, SYN, segments
 from lab.tools import bulk
-from tests.net.conftest import invalid_packets, no_session_was_reset, transfer
+from tests.net.conftest import LONG_S, invalid_packets, no_reset_was_sent, no_session_was_reset, talking
+from tests.net.watch import watched
 
 PORT = 5001
 SESSIONS = 20
@@ -24,13 +28,18 @@ def changed(lab, host, **change):
     time.sleep(0.3)
 
 
-def verified(lab, tmp_path, steps, seconds=3.0):
-    server = lab.topology.host("server").address
-    compared = transfer(lab, "client", "server", server, (PORT, PORT), tmp_path, sessions=SESSIONS, seconds=seconds, during=steps)
+def verified(lab, tmp_path, steps, wires=(), stacks=(), **load):
+    """Sessions that last while steps() change their chains, hashed at both ends; captured beside `wires` and in `stacks`."""
+    with watched(lab, tmp_path, wires, stacks):
+        with talking(lab, tmp_path, sessions=SESSIONS, seconds=LONG_S, **load) as talk:
+            steps()
+            assert no_reset_was_sent(lab)
+            talk.client.terminate()  # ends its sessions in good order
+        compared = talk.compared
     assert compared.sessions == SESSIONS
-    assert (compared.failed, compared.bytes_mismatched) == (0, 0)
+    assert (compared.failed, compared.bytes_mismatched) == (0, 0), compared.reasons
     assert no_session_was_reset(lab)
-    assert not any(invalid_packets(lab, host) for host in lab.topology.hosts)
+    assert not (invalid := {h.name: n for h in lab.topology.hosts if (n := invalid_packets(lab, h))}), invalid
     return compared
 
 
@@ -55,7 +64,7 @@ def test_insertion_right_of_the_client(lab_of, tmp_path, kind):
         changed(lab, "client", insert=["mb1"])
         assert not flat(lab, "mb1")
 
-    verified(lab, tmp_path, steps)
+    verified(lab, tmp_path, steps, wires=("mb1",), stacks=("server",))
 
 
 def test_deletion_of_a_transparent_middlebox(lab_of, tmp_path):
@@ -78,7 +87,7 @@ def test_replacement_by_two(lab_of, tmp_path):
         assert flat(lab, "mb1")
         assert not flat(lab, "mb3")
 
-    verified(lab, tmp_path, steps)
+    verified(lab, tmp_path, steps, wires=("client", "mb2", "mb3", "server"), stacks=("client", "server"))
 
 
 def test_anchors_that_are_middleboxes(lab_of, tmp_path):
@@ -91,7 +100,10 @@ def test_anchors_that_are_middleboxes(lab_of, tmp_path):
         changed(lab, "mb3", insert=["mb2"])
         assert not flat(lab, "mb2")
 
-    verified(lab, tmp_path, steps)
+    verified(lab, tmp_path, steps, wires=("mb1", "mb4"))
+    told = [lab.agent(host).request("stats")["counters"] for host in ("mb1", "mb3")]
+    assert any(t.get("split") for t in told)  # of what GRO has put together
+    assert not any(t.get("split_failed") for t in told)
 
 
 def test_one_session_is_changed_again_and_again(lab_of, tmp_path):
@@ -105,23 +117,44 @@ def test_one_session_is_changed_again_and_again(lab_of, tmp_path):
             changed(lab, "client", remove="mb2")
             changed(lab, "client", insert=["mb1"])
 
-    verified(lab, tmp_path, steps, seconds=8.0)
+    verified(lab, tmp_path, steps)
 
 
-@pytest.mark.parametrize("throttle", [16384, 0])
+@pytest.mark.parametrize("throttle", [16384, 0, None])
 def test_the_window_is_throttled_meanwhile(lab_of, tmp_path, throttle):
-    """Both ends offer no more than so much while the old path lives, and as much as before afterwards."""
-    lab = lab_of("chain", middleboxes=2, initial=1, kind="firewall", rate=200)
+    """Both ends offer no more than so much while the old path lives, and as much as before afterwards: captures tell.
+    The old path is kept alive for a while by the loss of what would end it."""
+    lab = lab_of("chain", middleboxes=2, initial=1, rate=200)
     for host in ("client", "server"):
         lab.agent(host).request("tune", throttle=throttle)
+    spans, wire = [], tmp_path / "throttled.pcap"
 
     def steps():
         time.sleep(0.5)
-        changed(lab, "client", replace={"mb1": ["mb2"]})
-        changed(lab, "client", remove="mb2")
+        with capturing(lab, "client", "eth0", wire):
+            with lost(lab, "ackRelease", once=False):
+                lab.agent("client").request("reconfigure", all=True, replace={"mb1": ["mb2"]}, wait=False)
+                time.sleep(0.5)
+                spans.append(time.time())
+                time.sleep(0.3)
+                spans.append(time.time())
+            changed(lab, "client", chain=[], until="server")
+            time.sleep(0.5)
 
-    compared = verified(lab, tmp_path, steps, seconds=4.0)
-    assert compared.bytes_compared > 20e6
+    verified(lab, tmp_path, steps)
+    scales, offered = {}, {"meanwhile": [], "afterwards": []}
+    for s in segments(wire):
+        key = (s.src, s.dst)
+        if s.flags & SYN:
+            scales[key] = s.window_scale
+        elif key in scales and CONTROL_OPTION not in s.options:
+            when = "meanwhile" if spans[0] < s.time_s < spans[1] else "afterwards" if s.time_s > spans[1] + 0.5 else ""
+            if when:
+                offered[when].append(s.window << scales[key])
+    limit = 1 << 30 if throttle is None else throttle
+    assert offered["meanwhile"] and max(offered["meanwhile"]) <= limit
+    assert throttle is not None or max(offered["meanwhile"]) > 16384
+    assert max(offered["afterwards"]) > 60000
 
 
 def dysco(*words):
@@ -144,7 +177,7 @@ def test_the_command_finds_who_must_lead(lab_of, tmp_path):
         ):
             said.append(dysco("reconfigure", "--at", "server", "--all", "--json", *words))
 
-    verified(lab, tmp_path, steps, seconds=6.0)
+    verified(lab, tmp_path, steps)
     for status, out, err in said:
         assert status == 0, err + out[:600]
         results = json.loads(out)["results"]
@@ -222,6 +255,6 @@ def test_a_new_path_that_cannot_be_made_is_cancelled_and_nothing_is_left(lab_of,
         assert {(s["state"], s["lock"]) for s in described} == {("established", "unlocked")}
         assert {s["state"] for s in lab.agent("mb1").request("sessions")["sessions"]} == {"over"}
 
-    verified(lab, tmp_path, steps, seconds=8.0)
+    verified(lab, tmp_path, steps)
     assert {r["outcome"] for r in answers} == {"cancelled"}
     assert all("no answer" in r["reason"] for r in answers)
