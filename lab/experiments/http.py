@@ -139,5 +139,5 @@ def draw(run: RunDirectory, summary: Summary) -> list[Path]:
         left.legend()
         series(right, [(n, *_ratio(samples, n)) for n in LENGTHS], "Dysco over plain", COLOURS[0])
         right.axhline(LEAST_RATIO, color=COLOURS[0], linestyle=":", linewidth=1)
-        right.set(xlabel="middleboxes", xticks=LENGTHS, title="Dysco over plain (dotted: goal)")
+        right.set(xlabel="middleboxes", xticks=LENGTHS, ylim=(0.5, 1.3), title="Dysco over plain (dotted: goal)")
     return drawing.paths

@@ -205,7 +205,7 @@ def _draw_lengths(drawing: Drawing, samples: Any, caption: str) -> None:
             ratios = [(n, *_ratio(samples, n, f"goodput_{way}_mbps")) for n in LENGTHS]
             series(right, ratios, text, colour)
             right.axhline(least, color=colour, linestyle=":", linewidth=1)
-        right.set(xlabel="middleboxes", title="Dysco over plain (dotted: goal)", xticks=LENGTHS)
+        right.set(xlabel="middleboxes", title="Dysco over plain (dotted: goal)", xticks=LENGTHS, ylim=(0.5, 1.3))
         right.legend(fontsize=9)
 
 
