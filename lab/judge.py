@@ -17,14 +17,14 @@ from typing import Literal
 from lab.tool import run
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16
-CONTROL_OPTION = "254"
+CONTROL_OPTION, CS6 = "254", "48"
 MAGIC = bytes.fromhex("445914")  # "DY", version 1, IPv4
 SETUP, NEW_PATH = 1, 0x82
 FIXED = 40  # bytes of a set-up message before its fields
 FIELDS = (
     "frame.time_epoch", "ip.src", "tcp.srcport", "ip.dst", "tcp.dstport", "tcp.seq_raw", "tcp.ack_raw", "tcp.flags", "tcp.len",
     "tcp.option_kind", "tcp.payload", "tcp.options.timestamp.tsval", "tcp.options.timestamp.tsecr",
-    "tcp.window_size_value", "tcp.options.wscale.shift",
+    "tcp.window_size_value", "tcp.options.wscale.shift", "ip.dsfield.dscp",
 )  # fmt: skip
 End = tuple[str, int]  # address, port
 
@@ -46,6 +46,7 @@ class Segment:
     tsecr: int = 0
     window: int = 0  # as on the wire
     window_scale: int = 0  # that this segment offers
+    urgent: bool = False  # of DSCP CS6: written by an agent, and ahead of others in queues
 
     @property
     def end(self) -> int:
@@ -71,7 +72,8 @@ class Direction:
     early_bytes_max: int = 0  # before ISN + 1
     holes: list[tuple[int, int]] = field(default_factory=list)  # offsets from ISN + 1 of bytes that have not come
     tsval: int | None = None  # the highest
-    tsval_behind_max: int = 0  # by how much a timestamp was behind one before it
+    tsval_ordered: int | None = None  # the highest that has kept its place in queues
+    tsval_behind_max: int = 0  # by how much a timestamp was behind such a one before it
     echo_above_max: int = 0  # by how much its echoes were ahead of what the other end has sent
 
     @property
@@ -139,11 +141,11 @@ def segments(pcap: File) -> Iterator[Segment]:
         command += ["-e", name]
     for line in run(command).splitlines():
         time, src, sport, dst, dport, seq, ack, flags, length, options, payload, *rest = line.split("\t")
-        tsval, tsecr, window, scale = rest
+        tsval, tsecr, window, scale, dscp = rest
         yield Segment(
             float(time), (src, int(sport)), (dst, int(dport)), int(seq), int(ack), int(flags, 16), int(length),
             tuple(options.split(",")), bytes.fromhex(payload), int(tsval) if tsval else None, int(tsecr or 0),
-            int(window), int(scale or 0),
+            int(window), int(scale or 0), dscp == CS6,
         )  # fmt: skip
 
 
@@ -198,10 +200,12 @@ def _take(path: Path, s: Segment) -> None:
 def _take_timestamps(here: Direction, there: Direction | None, s: Segment) -> None:
     if s.tsval is None:
         return
-    if here.tsval is not None:
-        here.tsval_behind_max = max(here.tsval_behind_max, ahead(here.tsval, s.tsval))
     if here.tsval is None or ahead(s.tsval, here.tsval) > 0:
         here.tsval = s.tsval
+    if not s.urgent:
+        behind = 0 if here.tsval_ordered is None else ahead(here.tsval_ordered, s.tsval)
+        here.tsval_behind_max = max(here.tsval_behind_max, behind)
+        here.tsval_ordered = s.tsval if behind <= 0 else here.tsval_ordered
     if s.flags & ACK and there and there.tsval is not None:
         here.echo_above_max = max(here.echo_above_max, ahead(s.tsecr, there.tsval))
 

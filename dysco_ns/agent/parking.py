@@ -88,7 +88,7 @@ class Parking:
     def _next(self, nonce: int) -> list[bytes]:
         """Segments of a session that have come so far; those of others are put aside."""
         found = self._waiting.take(nonce)
-        for _ in range(QUEUE):
+        for _ in range(4 * QUEUE):  # or else a daemon that is slow would never end
             try:
                 frame = os.read(self._fd, FRAME_BYTES)
             except BlockingIOError:

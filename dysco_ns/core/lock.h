@@ -195,6 +195,10 @@ INLINE int unsettled(u64 nonce, u32 side)
 		attempt_undo(r, nonce, SIDE_LEFT);
 		return 0;
 	}
+	if (r && side == SIDE_RIGHT && r->phase < PHASE_READY && !(r->flags & RECONFIG_SYN_ACK)) { /* its lease has run out: nobody leads it */
+		attempt_undo(r, nonce, SIDE_RIGHT);
+		return 0;
+	}
 	return r && r->phase != PHASE_DONE;
 }
 
@@ -216,6 +220,7 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 
 	if (!s)
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_NO_SESSION);
+	m->header.nonce = known_there(s, SIDE_LEFT, nonce); /* of the answer */
 	if (at_right_anchor(config, m)) {
 		u32 refusal = lock_at_right_anchor(x, s, nonce, txid);
 		m->handle = refusal == REFUSED_STALE ? be32_of(s->newest) : nonce;
@@ -252,7 +257,7 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 	next->request_from = *key;
 	name_right_anchor(config, m, next);
 	gather_rightward(m, s, next);
-	m->header.nonce = nonce;
+	m->header.nonce = known_there(next, SIDE_RIGHT, nonce);
 	m->hops++;
 	tell(EVENT_LOCK_PENDING, nonce, txid, m->left_anchor, SIDE_RIGHT);
 	struct five_tuple to = control_tuple(config, &next->right_sub);
@@ -274,10 +279,11 @@ INLINE int lock_answer_passes(struct packet *p, struct scratch *x, struct sessio
 	s->lock = granted ? LOCKED : UNLOCKED;
 	tell(granted ? EVENT_LOCKED : EVENT_UNLOCKED, nonce, txid, m->left_anchor, SIDE_RIGHT);
 	struct session *left = s->flags & SESSION_SPLICED ? port_session(&s->peer) : s;
-	if (granted && left)
+	if (!left)
+		return VERDICT_DROP;
+	if (granted)
 		gather_leftward(m, left, s);
-	if (s->flags & SESSION_SPLICED)
-		m->header.nonce = s->peer;
+	m->header.nonce = known_there(left, SIDE_LEFT, left == s ? nonce : s->peer);
 	x->control_to = reversed(&s->request_from);
 	if (!s->held.txid)
 		return control_leave(p);

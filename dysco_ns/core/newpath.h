@@ -127,6 +127,25 @@ INLINE void new_path_reset(struct packet *p, struct scratch *x, const struct rec
 		port_send_copy(p, r->new_next_hop);
 }
 
+/* Left anchor: the handshake's last segment. */
+INLINE int new_path_ack(struct packet *p, struct scratch *x, const struct reconfig *r, const struct entry *out)
+{
+	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, seen_window(&out->seen, r->own_scale) };
+
+	frame_start(x, &f);
+	if (r->flags & RECONFIG_TIMESTAMPS)
+		frame_timestamp(x, r->ts_out0, r->ts_in0);
+	return frame_finish(p, 0);
+}
+
+/* Left anchor: it may have got lost, and a firewall on the way does not know our window's scale.  Release makes the other anchor
+ * ready all the same, so until that is answered this is said again. */
+INLINE void new_path_assert(struct packet *p, struct scratch *x, const struct reconfig *r, const struct entry *out)
+{
+	if (!r->heard_ns && !new_path_ack(p, x, r, out))
+		port_send_copy(p, r->new_next_hop);
+}
+
 /* Until data has gone on the new path an attempt can be undone. */
 INLINE int can_undo(const struct reconfig *r)
 {
@@ -213,6 +232,7 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 	r->lock_ns = port_now(); /* a lease: the left anchor lives */
 	if (r->phase == PHASE_LOCKING) {
 		r->new_in = *key;
+		r->named = ((struct message_header *)x->message)->nonce;
 		r->new_out.to = reversed(key);
 		r->isn_in = syn->seq;
 		r->ts_in0 = syn->tsval;
@@ -263,13 +283,7 @@ INLINE int new_path_confirm(struct packet *p, struct scratch *x, struct reconfig
 	port_unlock(r);
 	if (cancelled)
 		return VERDICT_DROP;
-	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, seen_window(&out->seen, r->own_scale) };
-	frame_start(x, &f);
-	if (r->flags & RECONFIG_TIMESTAMPS)
-		frame_timestamp(x, r->ts_out0, r->ts_in0);
-	if (frame_finish(p, 0))
-		return VERDICT_DROP;
-	return port_redirect(p, r->new_next_hop);
+	return new_path_ack(p, x, r, out) ? VERDICT_DROP : port_redirect(p, r->new_next_hop);
 }
 
 #endif

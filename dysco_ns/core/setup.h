@@ -372,8 +372,10 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 		s->chain[i] = x->lists.chain[i];
 	s->new_path = x->lists.new_path;
 	s->left_txid = left_txid;
-	if (s->new_path.txid)
+	if (s->new_path.txid) {
 		transactions_begin(s, s->new_path.txid);
+		known_by(s, SIDE_RIGHT, nonce, s->chain_length == 1 ? s->new_path.handle : nonce);
+	}
 	if (is_own(config, session.dst) || (x->lists.ends && !s->chain_length))
 		s->flags = SESSION_LAST;
 	else if (x->lists.ends)

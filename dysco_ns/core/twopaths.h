@@ -376,6 +376,8 @@ INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct s
 		plan->drop = 1; /* no way to place it: what told its beta has got lost */
 	}
 	bare_ack_place(plan, r, s);
+	if (s->flags & TCP_RST && plan->seq - r->expected <= r->edge_offered - r->expected)
+		plan->seq = r->expected; /* it has overtaken what the old path still carries: the stack would doubt it (RFC 5961) */
 	plan->sack_delta = r->beta_out;
 	if (s->flags & TCP_ACK) {
 		plan_in_new_ack(plan, r, s, r->known_scale);

@@ -64,6 +64,7 @@ enum {
 	SIGNATURE_BYTES = 32,
 	LOCK_LEASE_NS = 2000000000,
 };
+#define NEW_PATH_BEAT_NS 60000000000ull /* silence after which a middlebox that came later asks whether a session lives */
 #define ANCHOR_SILENT_NS 30000000000ull /* no answer to any release for so long: the old path has failed */
 
 struct five_tuple {
@@ -168,6 +169,7 @@ struct session {
 	struct five_tuple right_sub;
 	struct offer offer[2];          /* by enum direction */
 	u64 peer;                       /* nonce of the session it is spliced to */
+	u64 known_as[2];                /* by side: the neighbour's nonce for the session; 0: ours (a proxy between had two) */
 	u32 splice_delta[2];            /* by direction: added to sequence numbers by the proxy */
 	u32 flags;                      /* enum session_flag */
 	u32 chain_length;
@@ -254,6 +256,7 @@ struct reconfig {
 	u32 flags;              /* enum reconfig_flag */
 	be32 left_anchor, right_anchor;
 	u64 handle;             /* the session's nonce at the right anchor */
+	u64 named;              /* right anchor: at the left one, and on the new path */
 	struct five_tuple out_key;      /* egress key of the session */
 	struct five_tuple old_in, new_in;       /* ingress keys of the two paths */
 	struct translation new_out;     /* egress on the new path: addresses and window; deltas are computed */

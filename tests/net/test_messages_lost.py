@@ -64,7 +64,7 @@ def test_the_first_of_every_kind_is_lost_at_each_hop(lab_of, tmp_path):
             assert packets_lost(lab) >= 2 * SESSIONS * len(messages)
         wait_until(lambda: settled(lab, lab.topology.names), 5, "locks free, nothing under way")
 
-    verified(lab, tmp_path, steps, wires=("client", "mb2", "server"), stacks=("client", "server"))
+    verified(lab, tmp_path, steps, wires=("mb2",))
 
 
 @pytest.mark.long

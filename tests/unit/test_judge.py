@@ -99,6 +99,13 @@ def test_timestamps_that_fall_and_echoes_of_what_was_never_sent():
     assert judge([*good, stamped(answer(20), 120, 11)]).paths[0].faults(lossless=True) == {"echo_above_max": 7}
 
 
+def test_what_an_agent_writes_may_overtake():
+    """Its class has a share of its own of each link: data of before comes behind it."""
+    start = [stamped(s, 100, 100) for s in opened()]
+    early = dataclasses.replace(stamped(data(500, 0), 300, 100), urgent=True)
+    assert judge([*start, early, stamped(data(0, 500), 200, 100)]).paths[0].faults(lossless=True) == {}
+
+
 def test_resets_are_seen_and_control_segments_are_not():
     control = [segment(0.0, CONTROL, B, 5, 0, SYN, 52, options=("254",)), segment(0.1, CONTROL, B, 99, 7, ACK, 52)]
     found = judge([*control, *opened(), segment(1.0, B, A, 1, 1, RST)]).paths
