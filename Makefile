@@ -15,8 +15,8 @@ BPF_FLAGS := -O2 -g -fno-unroll-loops -mcpu=v3 -target bpf -Wall -Wextra -Werror
 	-Idysco_ns/core -I/usr/include/$(MULTIARCH)
 C_FLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Werror -MMD -MP
 
-OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.so $(BUILD)/tcp_proxy $(BUILD)/bridge $(BUILD)/bulk \
-	$(BUILD)/connect $(BUILD)/flood $(BUILD)/longline
+OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.so $(BUILD)/tcp_proxy $(BUILD)/bridge \
+	$(BUILD)/bulk $(BUILD)/connect $(BUILD)/flood $(BUILD)/longline
 
 SIM := dysco_ns/host/agent.c $(filter-out tests/sim/main.c,$(wildcard tests/sim/*.c))
 SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/core -Idysco_ns/host -Itests/sim

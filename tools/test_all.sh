@@ -35,6 +35,7 @@ part again-reconfigure .venv/bin/pytest -q tests/net/test_reconfigure.py tests/n
 part seeds build/sim 100001 "${SEEDS:-200000}"
 part sanitized-seeds build/sim-sanitized 300001 303000
 part experiments make -s experiments
+part notebooks make -s notebooks
 part mutants make -s mutants SEED=1
 part verify make -s verify PROFILE=full
 part fuzz make -s fuzz TIME=600

@@ -43,7 +43,7 @@ class Plan:
 def plan(settings: Settings, profile: str) -> Plan:
     paper = profile == "paper"
     return Plan(
-        settings.integer("rounds", 15 if paper else 9, 2, 100),
+        settings.integer("rounds", 15 if paper else 8, 2, 100),
         settings.integer("connects", 1000 if paper else 300, 10, 3000),
         settings.integer("sessions", 500, 1, 2000),
         settings.integer("pass_rounds", 20 if paper else 8, 1, 1000),

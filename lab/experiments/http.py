@@ -12,6 +12,7 @@ import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lab.experiments.framework.costs import LENGTHS, PORT, compared, mode, rounds_of
@@ -54,22 +55,24 @@ def plan(settings: Settings, profile: str) -> Plan:
 
 def measure(plan: Plan, record: Recorder) -> None:
     record.expect(len(LENGTHS) * len(COMPARED) * plan.rounds)
-    page = record.raw / "www" / "index.html"
-    page.parent.mkdir()
-    page.write_bytes(b"x" * PAGE_BYTES)
-    for length in LENGTHS:
-        server = Nginx(record.raw / "nginx", web={PORT: page.parent}, workers=_cores())
-        with (
-            Lab(build("chain", {"middleboxes": str(length), "dysco": "off"})) as lab,
-            record.watched(),
-            lab.box("server", server),
-        ):
-            for turn in record.turns(plan.rounds, COMPARED, f"{length} middleboxes,", warm_up=0):
-                with mode(lab, turn.mode):
-                    out = lab.run("client", _wrk(lab, plan))
-                (record.raw / f"wrk-{turn.mode}-{length}-{turn.round}.txt").write_text(out)
-                for quantity, value in _read(out).items():
-                    record(f"{turn.mode}_{length}", quantity, value)
+    with TemporaryDirectory() as work:
+        page = Path(work) / "www" / "index.html"
+        page.parent.mkdir()
+        page.write_bytes(b"x" * PAGE_BYTES)
+        for length in LENGTHS:
+            web = Nginx(Path(work) / "nginx", web={PORT: page.parent}, workers=_cores())
+            topology = build("chain", {"middleboxes": str(length), "dysco": "off"})
+            with Lab(topology) as lab, record.watched(), lab.box("server", web):
+                _turns(lab, length, plan, record)
+
+
+def _turns(lab: Lab, length: int, plan: Plan, record: Recorder) -> None:
+    for turn in record.turns(plan.rounds, COMPARED, f"{length} middleboxes,", warm_up=0):
+        with mode(lab, turn.mode):
+            out = lab.run("client", _wrk(lab, plan))
+        (record.raw / f"wrk-{turn.mode}-{length}-{turn.round}.txt").write_text(out)
+        for quantity, value in _read(out).items():
+            record(f"{turn.mode}_{length}", quantity, value)
 
 
 def _cores() -> int:
@@ -136,5 +139,5 @@ def draw(run: RunDirectory, summary: Summary) -> list[Path]:
         left.legend()
         series(right, [(n, *_ratio(samples, n)) for n in LENGTHS], "Dysco over plain", COLOURS[0])
         right.axhline(LEAST_RATIO, color=COLOURS[0], linestyle=":", linewidth=1)
-        right.set(xlabel="middleboxes", xticks=LENGTHS, title="Dysco over plain (dotted: goal)")
+        right.set(xlabel="middleboxes", xticks=LENGTHS, ylim=(0.5, 1.3), title="Dysco over plain (dotted: goal)")
     return drawing.paths

@@ -110,15 +110,15 @@ def measure(flows: int, rounds: int, seed: int) -> Iterator[tuple[str, float]]:
             forget_namespace(inode)
 
 
-def accounted_ns(account: Callable[[int], Any]) -> float:
-    """What the kernel's account of eBPF programs says that one run of the empty program takes."""
+def with_empty_program(then: Callable[[int], float]) -> float:
+    """What `then` says of the empty program (its file descriptor) after it has run many times."""
     fd = _empty_program()
     try:
         data = _segment(_leaving(0))
         buffer = c.create_string_buffer(data, len(data))
         o = TestRun(sz=c.sizeof(TestRun), data_in=c.addressof(buffer), data_size_in=len(data), repeat=REPEAT)
         check(lib.bpf_prog_test_run_opts(fd, c.byref(o)), "running the empty program")
-        return float(account(fd).each_ns)
+        return then(fd)
     finally:
         os.close(fd)
 

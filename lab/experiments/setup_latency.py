@@ -8,12 +8,13 @@ middle steers by static rules.  What comes on top is Dysco's.  The end of a sess
 from __future__ import annotations
 
 import statistics
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.experiments.framework import frames
+from lab.experiments.framework import bpf_stats, frames
 from lab.experiments.framework.costs import LENGTHS, MODES, PORT, compared, connect_times, mode, on_cpu, rounds_of
 from lab.experiments.framework.figures import Drawing, points
 from lab.experiments.framework.recorder import Recorder
@@ -27,6 +28,7 @@ DESCRIPTION = "connect() through 0 to 4 middleboxes: without Dysco, with it, wit
 TOOLS = (str(connect.BINARY), "iperf3", "tcpdump", "tshark")
 CPU_BOUND = True
 PAPER_OVER_US = 22  # secure Dysco over none, four middleboxes
+HOLD_MS = 1500  # sessions stay open while the accounts are read
 BUDGET_US = {"dysco": 15, "hmac": 26}
 Middle = tuple[str, Callable[[Sequence[float]], float], Callable[[Sequence[float]], Interval]]
 MIDDLES: tuple[Middle, ...] = (("median", statistics.median, median_interval), ("mean", statistics.fmean, mean_interval))
@@ -49,7 +51,7 @@ def plan(settings: Settings, profile: str) -> Plan:
 
 
 def measure(plan: Plan, record: Recorder) -> None:
-    record.expect(len(LENGTHS) * len(MODES) * (plan.rounds + 1) + len(MODES))
+    record.expect(len(LENGTHS) * len(MODES) * (plan.rounds + 1) + 2 * len(MODES) - 1)
     for length in LENGTHS:
         topology = build("chain", {"middleboxes": str(length), "dysco": "off"})
         times = record.raw / f"closings-{length}.txt"
@@ -57,6 +59,8 @@ def measure(plan: Plan, record: Recorder) -> None:
         with Lab(topology) as lab, record.watched():
             with lab.service("server", server):
                 _turns(lab, length, plan, record, connect.Closings(times))
+                if length == LENGTHS[-1]:
+                    _agents(lab, plan, record)
             if length == LENGTHS[-1]:
                 _frames(lab, record)
         times.unlink()  # all of it is in the samples
@@ -69,6 +73,25 @@ def _turns(lab: Lab, length: int, plan: Plan, record: Recorder, closings: connec
             closing = closings.next(plan.connects + plan.connects // 10)[-plan.connects :]
         record.all(f"{turn.mode}_{length}", "connect_us", opening)
         record.all(f"{turn.mode}_{length}", "close_us", closing)
+
+
+def _agents(lab: Lab, plan: Plan, record: Recorder) -> None:
+    """How long the programs of each agent run for one connect(), by the kernel's account."""
+    address = lab.topology.host("server").address
+    for name in MODES[1:]:
+        record.step(f"agents, {name}")
+        with mode(lab, name), bpf_stats.enabled():
+            connect_times(lab, plan.connects)  # warms up
+            floor, before = bpf_stats.floor_ns(), bpf_stats.accounts(lab)
+            words = on_cpu(0, connect.client_command(address, PORT, plan.connects, HOLD_MS))
+            client = lab.popen("client", words, stdout=subprocess.PIPE)
+            assert client.stdout
+            for _ in range(plan.connects):
+                client.stdout.readline()
+            after = bpf_stats.accounts(lab)
+            client.communicate()
+        for (host, program), (ns, _) in bpf_stats.spent_ns(before, after, floor).items():
+            record(f"{name}_{host}", f"{program.removeprefix('dysco_')}_us_per_connect", ns / 1000 / plan.connects)
 
 
 def _frames(lab: Lab, record: Recorder) -> None:
@@ -96,6 +119,9 @@ def _metrics(samples: Any) -> dict[str, float]:
                 metrics[f"{quantity}_p50_{name}_{length}"] = statistics.median(values)
                 metrics[f"{quantity}_mean_{name}_{length}"] = statistics.fmean(values)
             metrics[f"connects_{name}_{length}"] = len(values)
+        agents = samples[samples.subject.str.match(f"{name}_[a-z]") & samples.quantity.str.endswith("_us_per_connect")]
+        if name != "baseline":
+            metrics[f"agents_us_per_connect_{name}_{LENGTHS[-1]}"] = float(agents.value.sum())
         for row in samples[samples.subject == name].itertuples():
             metrics[f"{row.quantity}_{name}"] = row.value
     return metrics

@@ -31,9 +31,8 @@ class Account:
     def since(self, before: Account) -> Account:
         return Account(self.ns - before.ns, self.runs - before.runs)
 
-    @property
-    def each_ns(self) -> float:
-        return self.ns / self.runs if self.runs else float("nan")
+
+Accounts = dict[tuple[str, str], Account]  # by host and program
 
 
 @contextmanager
@@ -52,9 +51,9 @@ def account(fd: int) -> Account:
     return Account(int(lines["run_time_ns"]), int(lines["run_cnt"]))
 
 
-def accounts(lab: Lab) -> dict[tuple[str, str], Account]:
-    """Of the programs of every agent, by host and program."""
-    found = {}
+def accounts(lab: Lab) -> Accounts:
+    """Of the programs of every agent."""
+    found: Accounts = {}
     for host in lab.state.agents:
         for program in PROGRAMS:
             pin = netns.BPFFS / str(lab.state.namespaces[host]) / f"p_{program}"
@@ -66,4 +65,10 @@ def accounts(lab: Lab) -> dict[tuple[str, str], Account]:
 
 def floor_ns() -> float:
     """What the account says that an empty program takes.  Only inside `enabled`."""
-    return passes.accounted_ns(account)
+    return passes.with_empty_program(lambda fd: account(fd).ns / account(fd).runs)
+
+
+def spent_ns(before: Accounts, after: Accounts, floor: float) -> dict[tuple[str, str], tuple[float, int]]:
+    """Nanoseconds of each program in between, without the account's own, and how often it ran."""
+    spent = {key: after[key].since(before[key]) for key in before}
+    return {key: (each.ns - floor * each.runs, each.runs) for key, each in spent.items()}

@@ -15,8 +15,9 @@ def server_command(address: str, port: int, times: Path | None = None) -> list[s
     return [str(BINARY), "server", address, str(port), *([str(times)] if times else [])]
 
 
-def client_command(address: str, port: int, count: int) -> list[str]:
-    return [str(BINARY), "client", address, str(port), str(count)]
+def client_command(address: str, port: int, count: int, hold_ms: int = 0) -> list[str]:
+    """`hold_ms`: between the last connect() and the first end."""
+    return [str(BINARY), "client", address, str(port), str(count), str(hold_ms)]
 
 
 class Closings:

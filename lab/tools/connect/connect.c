@@ -2,7 +2,7 @@
 /* connect: times connect() and the end of a session, and a server to connect to (paper Fig. 8).
  *
  *   connect server ADDRESS PORT [FILE]     until SIGTERM; one line a session into FILE: microseconds of its last FIN
- *   connect client ADDRESS PORT COUNT      one line a connect: microseconds
+ *   connect client ADDRESS PORT COUNT [MS] one line a connect: microseconds; all stay open for some milliseconds
  *   connect churn ADDRESS PORT COUNT       short sessions, one after the other; says how many in which time
  *
  * The client closes nothing until all are open.  The server waits for its first session's end, so that the others only
@@ -87,7 +87,7 @@ static void serve(const struct sockaddr_in *address, FILE *times)
 	}
 }
 
-static void measure(const struct sockaddr_in *address, int count)
+static void measure(const struct sockaddr_in *address, int count, int hold_ms)
 {
 	static int fds[MOST];
 	struct rlimit files = { MOST + 16, MOST + 16 };
@@ -102,6 +102,8 @@ static void measure(const struct sockaddr_in *address, int count)
 			fatal("connecting");
 		printf("%.2f\n", now_us() - start);
 	}
+	fflush(stdout);
+	usleep((useconds_t)hold_ms * 1000);
 	for (int i = count; i-- > 0;)
 		shutdown(fds[i], SHUT_WR);
 	for (int i = count; i-- > 0;)
@@ -130,7 +132,7 @@ int main(int argc, char **argv)
 	struct sockaddr_in address = { .sin_family = AF_INET };
 
 	if (argc < 4 || inet_pton(AF_INET, argv[2], &address.sin_addr) != 1) {
-		fputs("usage: connect server ADDRESS PORT [FILE] | connect client|churn ADDRESS PORT COUNT\n", stderr);
+		fputs("usage: connect server ADDRESS PORT [FILE] | connect client|churn ADDRESS PORT COUNT [MS]\n", stderr);
 		return 2;
 	}
 	address.sin_port = htons((uint16_t)atoi(argv[3]));
@@ -151,6 +153,6 @@ int main(int argc, char **argv)
 	if (churns)
 		churn(&address, count);
 	else
-		measure(&address, count);
+		measure(&address, count, argc > 5 ? atoi(argv[5]) : 0);
 	return 0;
 }
