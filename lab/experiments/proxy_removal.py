@@ -213,6 +213,8 @@ def summarise(run: RunDirectory) -> Summary:
     notes = [] if testable else ["run without agents: what is said about the removal is not testable"]
     if metrics["sessions_failed"]:
         notes.append(f"failed sessions: {json.dumps(_comparison(run, manifest).reasons)}")
+    kept = (r for r in manifest["removals"] if r["refused"])
+    notes += [f"pair {r['pair']}: {r['refused']} sessions keep the proxy: {r['reason']}" for r in kept]
     return Summary.of(run, _claims(metrics, manifest, testable), metrics, notes)
 
 

@@ -149,11 +149,16 @@ static enum verdict leave(int fd, unsigned flags, int last_try, char *why)
 	int out = pair.outer->fd;
 	relay_unlock();
 	int failed = dysco_splice_flags(fd, out, pair.delta_ab, pair.delta_ba, flags);
+	int nobody = failed && (errno == EPERM || errno == ENOENT); /* counts on the promise */
 	if (failed)
 		snprintf(why, LINE, "%s", dysco_error());
 	relay_lock();
-	if (ends[fd] == inner) /* it may have been closed meanwhile */
+	if (ends[fd] == inner) { /* it may have been closed meanwhile */
 		inner->done = 1;
+		inner->promised = !nobody;
+		if (inner->partner)
+			inner->partner->promised = !nobody;
+	}
 	counted.left += !failed;
 	counted.refused += !!failed;
 	if (failed)
@@ -171,10 +176,11 @@ static void pause_ms(int ms)
 static void leave_by_policy(void)
 {
 	char why[LINE];
+	struct pair pair;
 
 	for (int fd = 0; fd <= ends_highest; fd++) {
 		relay_lock();
-		int due = ends[fd] && wanted(ends[fd]);
+		int due = ends[fd] && wanted(ends[fd]) && !relay_reason(ends[fd], &pair);
 		relay_unlock();
 		for (int tries = 0; due && tries < BUSY_TRIES && leave(fd, 0, 0, why) == LATER; tries++)
 			pause_ms(PAUSE_MS);
