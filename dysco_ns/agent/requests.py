@@ -309,7 +309,7 @@ async def _leave(daemon: Daemon, request: Json) -> Json:
     async def one(nonce: int) -> Json:
         reason = daemon.triggers.take_out(nonce)
         until = time.monotonic() + timeout
-        while reason == "not" and not (s := daemon.core.session(nonce) or {"flags": view.LEFT_CHAIN})["flags"] & view.LEFT_CHAIN:
+        while reason == "not" and not (daemon.core.session(nonce) or {"flags": view.LEFT_CHAIN})["flags"] & view.LEFT_CHAIN:
             reason = "timeout" if time.monotonic() > until else "not"
             await asyncio.sleep(LOOK_S)
         outcome = Outcome(nonce, "done") if reason == "not" else Outcome(nonce, "refused", reason)

@@ -299,6 +299,8 @@ INLINE int anchor_ingress(struct packet *p)
 	int new_path = r->phase >= PHASE_HANDSHAKE && same_tuple(&key, &r->new_in);
 	if (new_path && s->flags & TCP_SYN)
 		return r->flags & RECONFIG_LEFT_ANCHOR ? new_path_confirm(p, x, r) : VERDICT_DROP;
+	if (s->flags & TCP_SYN && e->flags & ENTRY_OPTIONS)
+		return VERDICT_DROP; /* of the new path before this, late: it was for this anchor alone */
 	struct in_plan plan = {};
 	u64 now = port_now();
 	plan_in_start(&plan, s, e, r, new_path);

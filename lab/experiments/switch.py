@@ -136,7 +136,7 @@ def summarise(run: RunDirectory) -> Summary:
         claim("all", "sessions reconfigured in each step", "all", metrics["sessions_reconfigured_min"], "", f"== {sessions}"),
         *(
             claim(f"dip-{n}", f"{n}: least goodput around the switch over the lower of before and after", "no visible dip", v, "",
-                  ">= 0.8", shape=False)
+                  ">= 0.8")
             for n, v in dips.items()
         ),
     ]  # fmt: skip

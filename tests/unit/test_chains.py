@@ -18,12 +18,14 @@ class Hosts:
         session = "a"
         for i, host in enumerate(hosts):
             left, right = (hosts[i - 1].upper() if i else None), (hosts[i + 1].upper() if i + 1 < len(hosts) else None)
-            own = {"id": session, "neighbours": {"left": left, "right": right}, "spliced_to": None}
+            known = {"left": session, "right": session}
+            own = {"id": session, "known_as": known, "neighbours": {"left": left, "right": right}, "spliced_to": None}
             self.described[host] = {session: own}
             if host == spliced:
                 own |= {"neighbours": {"left": left, "right": None}, "spliced_to": "b"}
                 session = "b"
-                other = {"id": "b", "neighbours": {"left": None, "right": right}, "spliced_to": "a"}
+                known = {"left": "b", "right": "b"}
+                other = {"id": "b", "known_as": known, "neighbours": {"left": None, "right": right}, "spliced_to": "a"}
                 self.described[host]["b"] = other
 
     def sessions(self, host):
