@@ -23,7 +23,7 @@ SIM_HEADERS := $(wildcard dysco_ns/core/*.h dysco_ns/host/*.h tests/sim/*.h)
 SIMULATORS := $(BUILD)/libsim.so $(BUILD)/sim $(BUILD)/sim-sanitized
 
 .PHONY: help setup build doctor experiment-proxy-removal experiment-switch experiments test-all bench figures notebooks test test-unit verify fuzz mutants \
-	static clean
+	dpdk static clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,27 @@ $(BUILD)/sim: $(SIM) tests/sim/main.c $(SIM_HEADERS) $(BUILD)/.setup
 
 $(BUILD)/sim-sanitized: $(SIM) tests/sim/main.c $(SIM_HEADERS) $(BUILD)/.setup
 	gcc $(SIM_FLAGS) -fsanitize=address,undefined -fno-omit-frame-pointer $(SIM) tests/sim/main.c -o $@
+
+# ---- the DPDK backend: its packages are large (31 MB to fetch), so they are installed here and not by setup ----
+
+DPDK_HEADERS := $(wildcard dysco_ns/dpdk/*.h dysco_ns/core/*.h dysco_ns/host/*.h)
+DPDK_PARTS := $(filter-out dysco_ns/dpdk/main.c dysco_ns/dpdk/bench%.c,$(wildcard dysco_ns/dpdk/*.c))
+DPDK_CFLAGS = $(filter-out -MMD -MP,$(C_FLAGS)) -O3 -D_GNU_SOURCE -Wno-unused-function \
+	$(patsubst -I%,-isystem %,$(shell pkg-config --cflags libdpdk)) -Idysco_ns/core -Idysco_ns/host -Idysco_ns/dpdk -I$(BUILD)/dpdk
+DPDK_LIBS = $(shell pkg-config --libs libdpdk) -lrte_net_ring
+
+dpdk: $(BUILD)/dysco-dpdk ## the DPDK backend; installs DPDK's packages (31 MB to fetch, 160 MB on disk) if they are missing
+
+$(BUILD)/.dpdk: tools/setup_dpdk.sh $(BUILD)/.setup
+	@tools/setup_dpdk.sh
+	@touch $@
+
+$(BUILD)/dpdk/counter_names.h: dysco_ns/core/reasons.h
+	@mkdir -p $(@D)
+	sed -n 's/^\tCOUNT_\(.*\),.*/"\L\1",/p' $< > $@
+
+$(BUILD)/dysco-dpdk: dysco_ns/dpdk/main.c $(DPDK_PARTS) $(DPDK_HEADERS) $(BUILD)/dpdk/counter_names.h $(BUILD)/.dpdk
+	gcc $(DPDK_CFLAGS) $(filter %.c,$^) -o $@ $(DPDK_LIBS)
 
 -include $(wildcard $(BUILD)/*.d)
 
