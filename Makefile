@@ -67,8 +67,8 @@ $(BUILD)/sim-sanitized: $(SIM) tests/sim/main.c $(SIM_HEADERS) $(BUILD)/.setup
 # ---- the DPDK backend: its packages are large (31 MB to fetch), so they are installed here and not by setup ----
 
 DPDK_HEADERS := $(wildcard dysco_ns/dpdk/*.h dysco_ns/core/*.h dysco_ns/host/*.h)
-DPDK_PARTS := $(filter-out dysco_ns/dpdk/main.c dysco_ns/dpdk/bench%.c,$(wildcard dysco_ns/dpdk/*.c))
-DPDK_CFLAGS = $(filter-out -MMD -MP,$(C_FLAGS)) -O3 -D_GNU_SOURCE -Wno-unused-function \
+DPDK_PARTS := $(filter-out dysco_ns/dpdk/main.c dysco_ns/dpdk/bench.c,$(wildcard dysco_ns/dpdk/*.c))
+DPDK_CFLAGS = $(filter-out -MMD -MP,$(C_FLAGS)) -D_GNU_SOURCE -Wno-unused-function \
 	$(patsubst -I%,-isystem %,$(shell pkg-config --cflags libdpdk)) -Idysco_ns/core -Idysco_ns/host -Idysco_ns/dpdk -I$(BUILD)/dpdk
 DPDK_LIBS = $(shell pkg-config --libs libdpdk) -lrte_net_ring
 
@@ -83,6 +83,9 @@ $(BUILD)/dpdk/counter_names.h: dysco_ns/core/reasons.h
 	sed -n 's/^\tCOUNT_\(.*\),.*/"\L\1",/p' $< > $@
 
 $(BUILD)/dysco-dpdk: dysco_ns/dpdk/main.c $(DPDK_PARTS) $(DPDK_HEADERS) $(BUILD)/dpdk/counter_names.h $(BUILD)/.dpdk
+	gcc $(DPDK_CFLAGS) $(filter %.c,$^) -o $@ $(DPDK_LIBS)
+
+$(BUILD)/dysco-dpdk-bench: dysco_ns/dpdk/bench.c $(addprefix dysco_ns/dpdk/,worker.c ports.c options.c) $(DPDK_HEADERS) $(BUILD)/.dpdk
 	gcc $(DPDK_CFLAGS) $(filter %.c,$^) -o $@ $(DPDK_LIBS)
 
 -include $(wildcard $(BUILD)/*.d)

@@ -134,6 +134,8 @@ INLINE void port_event(const struct event *event) { agent_tell(here, event); }
 
 INLINE struct pair *pair_of(u32 ifindex)
 {
+	if (likely(here->in_hand->ifindex == ifindex))
+		return here->in_hand;
 	for (u32 i = 0; i < here->pairs; i++)
 		if (here->pair[i].ifindex == ifindex)
 			return &here->pair[i];
@@ -167,15 +169,17 @@ NOINLINE u32 port_route(struct packet *p, be32 address, be32 from)
 
 /* ---- out ---- */
 
+enum { HOP_ADDRESSES = __builtin_offsetof(struct next_hop, destination) };
+_Static_assert(__builtin_offsetof(struct next_hop, source) == HOP_ADDRESSES + 6, "in the order of the Ethernet header");
+
 /* Addresses the frame to a next hop.  Without its address the frame keeps the one that the local stack has chosen, or
  * goes back to where it came from. */
 INLINE void address_frame(struct packet *p, const struct next_hop *hop)
 {
 	struct wire_ethernet *ethernet = port_data(p);
 
-	if (hop->resolved) {
-		memcpy(ethernet->destination, hop->destination, 6);
-		memcpy(ethernet->source, hop->source, 6);
+	if (likely(hop->resolved)) {
+		memcpy(ethernet, (const u8 *)hop + HOP_ADDRESSES, 12); /* both at once */
 		return;
 	}
 	port_count(COUNT_NEXT_HOP_KERNEL);

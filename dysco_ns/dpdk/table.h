@@ -14,7 +14,7 @@
 #include "memory.h"
 #include "types.h"
 
-enum { NODE_KEY = 16, NODE_VALUE = 16, BUCKET_SLOTS = 8 };
+enum { NODE_KEY = 16, NODE_VALUE = 16, BUCKET_SLOTS = 8, BUCKET_FULL = 6 /* slots in use when the table is full, on average */ };
 
 struct bucket {
 	u16 signature[BUCKET_SLOTS];    /* 0: free slot */
@@ -211,7 +211,7 @@ static int table_make(struct table *t, u32 key_bytes, u32 value_bytes, u32 most,
 {
 	u32 buckets = 1;
 
-	while ((u64)buckets * BUCKET_SLOTS / 2 < most)
+	while ((u64)buckets * BUCKET_FULL < most)
 		buckets *= 2;
 	*t = (struct table){ .mask = buckets - 1, .key_bytes = key_bytes, .value_bytes = value_bytes, .most = most };
 	t->node_bytes = (NODE_VALUE + value_bytes + align - 1) / align * align;
