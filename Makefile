@@ -22,7 +22,7 @@ SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/c
 SIM_HEADERS := $(wildcard dysco_ns/core/*.h dysco_ns/host/*.h tests/sim/*.h)
 SIMULATORS := $(BUILD)/libsim.so $(BUILD)/sim $(BUILD)/sim-sanitized
 
-.PHONY: help setup build doctor experiment-proxy-removal experiment-switch experiments test-all bench figures notebooks test test-unit verify fuzz mutants \
+.PHONY: help setup build doctor experiment-proxy-removal experiment-switch experiments test-all bench bench-dpdk figures notebooks test test-unit verify fuzz mutants \
 	dpdk static clean
 
 help: ## this list
@@ -105,6 +105,9 @@ experiments: experiment-proxy-removal experiment-switch ## all experiments
 
 bench: build ## cost of the data path and of connect(), each beside its baseline in one run
 	@$(LAB) run bench --profile $(PROFILE) $(addprefix --set ,$(SET))
+
+bench-dpdk: build $(BUILD)/dysco-dpdk-bench ## cost of a pass of the DPDK agent, 1000 to 1000000 sessions, beside plain forwarding
+	@$(LAB) run bench-dpdk --profile $(PROFILE)
 
 figures: $(BUILD)/.setup ## draws every figure again from stored results; measures nothing
 	@for run in results/*/latest results/reference/*; do \

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from lab.topologies import BadSetting
 
-EXPERIMENTS = {"proxy-removal": "proxy_removal", "switch": "switch", "bench": "bench"}
+EXPERIMENTS = {"proxy-removal": "proxy_removal", "switch": "switch", "bench": "bench", "bench-dpdk": "bench_dpdk"}
 Progress = Callable[[float, str], None]
 
 

@@ -3,6 +3,7 @@
 
 With edges=on client and server have no agents: they are behind edge1 and edge2, which begin and end the chain.
 With gate=on the client is behind a NAT that has no agent.
+With backend=dpdk the agents are DPDK processes, with backend=mixed those of every other host.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from lab.topologies import BadSetting, Host, Policy, Settings, Topology
 
 PORTS = "5001-5010"
 KINDS = ("router", "firewall", "nat")
+BACKENDS = ("ebpf", "dpdk", "mixed")
 
 
 def build(settings: Settings) -> Topology:
     """Settings: middleboxes 0..8, initial (the first so many are on the chain of new sessions; default all), kind,
-    edges, gate, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
+    edges, gate, backend, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
 
     Without agents the router sends the same traffic through the same middleboxes by static rules.
     """
@@ -37,11 +39,12 @@ def build(settings: Settings) -> Topology:
             raise BadSetting("topology chain: use edges=on or gate=on, not both")
         client = replace(client, behind="gate")
         boxes += (Host("gate", count + 4, "nat", rate, agent=False),)
+    backend = settings.choice("backend", "ebpf", BACKENDS)
     names = tuple(box.name for box in boxes[:initial])
     starts, ends = ("edge1", "edge2") if edges else ("client", "")
     return Topology(
         "chain",
-        (client, *boxes, server),
+        tuple(_with_backend(host, backend) for host in (client, *boxes, server)),
         agents=agents,
         sign=settings.switch("hmac", False),
         shaper=settings.choice("shaper", "htb", ("htb", "tbf")),
@@ -50,3 +53,8 @@ def build(settings: Settings) -> Topology:
         steer=() if agents else names,
         settings=settings.used,
     )
+
+
+def _with_backend(host: Host, backend: str) -> Host:
+    dpdk = backend == "dpdk" or (backend == "mixed" and host.index % 2 == 1)
+    return replace(host, backend="dpdk") if dpdk and host.agent else host
