@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the daemon may ask of an agent: docs/dpdk.md has the protocol.  Runs on the core that owns the tables. */
+/* What the daemon may ask of an agent: docs/dpdk.md has the protocol.  Runs while nobody else touches the tables. */
 #ifndef DYSCO_DPDK_ANSWERS_H
 #define DYSCO_DPDK_ANSWERS_H
 #include "state.h"
@@ -14,7 +14,7 @@ struct request {
 	u32 answered;           /* bytes of it */
 };
 
-/* Answers.  Non-zero: call it again for the rest, packets have waited long enough. */
+/* Answers.  Non-zero: call it again for the rest; let packets go on meanwhile. */
 int answer(struct agent *a, struct request *q);
 
 /* Statistics of this core as JSON, with its end; returns bytes. */

@@ -10,39 +10,49 @@
 
 #include "control.h"
 
-enum { MAX_CLIENTS = 16, EVENTS_AT_ONCE = 256, LOOK_MS = 100, WAIT_NS = 20000 };
+enum { MAX_CLIENTS = 16, EVENTS_AT_ONCE = 256, LOOK_MS = 100, WAIT_NS = 5000 };
 
 struct control {
 	struct agent *agent;
 	struct sockaddr_un address;
 	struct request request;
-	int posted;             /* 1: the core is to answer `request`; it writes 0 */
+	pthread_mutex_t tables; /* who holds it may touch them; the core does, nearly always */
+	int wanted;             /* the control thread waits for it */
 	int stopped;
 	int listener, client[MAX_CLIENTS], clients;
 	int hears;              /* the client that gets events, -1: nobody */
 	pthread_t thread;
 };
 
+void control_take(struct control *c) { pthread_mutex_lock(&c->tables); }
+void control_let_go(struct control *c) { pthread_mutex_unlock(&c->tables); }
+
 void control_look(struct control *c)
 {
-	if (likely(!__atomic_load_n(&c->posted, __ATOMIC_ACQUIRE)))
+	struct timespec pause = { 0, WAIT_NS };
+
+	if (likely(!__atomic_load_n(&c->wanted, __ATOMIC_ACQUIRE)))
 		return;
-	if (!answer(c->agent, &c->request))
-		__atomic_store_n(&c->posted, 0, __ATOMIC_RELEASE);
+	control_let_go(c);
+	while (__atomic_load_n(&c->wanted, __ATOMIC_ACQUIRE))
+		nanosleep(&pause, 0);
+	control_take(c);
 }
 
 int control_stopped(const struct control *c) { return __atomic_load_n(&c->stopped, __ATOMIC_RELAXED); }
 
 static void stop(struct control *c) { __atomic_store_n(&c->stopped, 1, __ATOMIC_RELAXED); }
 
-/* Has the core answer, and waits. */
-static void ask_core(struct control *c)
+/* Answers in parts, so that packets need not wait for all of it. */
+static void answer_all(struct control *c)
 {
-	struct timespec pause = { 0, WAIT_NS };
-
-	__atomic_store_n(&c->posted, 1, __ATOMIC_RELEASE);
-	while (__atomic_load_n(&c->posted, __ATOMIC_ACQUIRE) && !control_stopped(c))
-		nanosleep(&pause, 0);
+	for (int more = 1; more;) {
+		__atomic_store_n(&c->wanted, 1, __ATOMIC_RELEASE);
+		control_take(c);
+		__atomic_store_n(&c->wanted, 0, __ATOMIC_RELEASE);
+		more = answer(c->agent, &c->request);
+		control_let_go(c);
+	}
 }
 
 /* Sends the events that have come since; drops them if nobody hears.  Who does not read finds them in the ring later, as
@@ -91,7 +101,7 @@ static void serve(struct control *c, int nth)
 	else if (said(q, "events\n"))
 		c->hears = c->client[nth];
 	else
-		ask_core(c);
+		answer_all(c);
 	if (send(c->client[nth], q->answer, q->answered, MSG_NOSIGNAL) < 0)
 		hang_up(c, nth);
 }
@@ -147,7 +157,12 @@ struct control *control_open(struct agent *a, const char *path)
 	unlink(path);
 	if (c->listener < 0 || bind(c->listener, (struct sockaddr *)&c->address, sizeof(c->address)) || listen(c->listener, MAX_CLIENTS))
 		return 0;
+	pthread_mutex_init(&c->tables, 0);
+	sigset_t all, before; /* signals, those of the tap driver too, are the core's */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
 	errno = pthread_create(&c->thread, 0, control_run, c);
+	pthread_sigmask(SIG_SETMASK, &before, 0);
 	return errno ? 0 : c;
 }
 

@@ -21,15 +21,20 @@ static void end(int number)
 	ended = 1;
 }
 
-static void idle(u32 looks)
+static void idle(struct control *c, u32 looks)
 {
 	u32 longer = looks > LOOKS_AT_ONCE ? looks - LOOKS_AT_ONCE : 0;
 	struct timespec pause = { 0, RTE_MIN((long)LEAST_SLEEP_NS * longer, (long)MOST_SLEEP_NS) };
 
-	if (longer)
-		nanosleep(&pause, 0);
-	else
+	if (!longer) {
 		rte_pause();
+		return;
+	}
+	if (c)
+		control_let_go(c);
+	nanosleep(&pause, 0);
+	if (c)
+		control_take(c);
 }
 
 /* One look at every port; returns frames. */
@@ -57,6 +62,8 @@ static void run(struct agent *a, struct control *c, const struct options *o)
 {
 	u64 frames = 0;
 
+	if (c)
+		control_take(c);
 	for (u32 looks = 0; !ended && !(c && control_stopped(c)) && (!o->packets || frames < o->packets);) {
 		u32 n = turn(a);
 		frames += n;
@@ -64,8 +71,10 @@ static void run(struct agent *a, struct control *c, const struct options *o)
 		if (c)
 			control_look(c);
 		if (!n && !o->poll)
-			idle(looks);
+			idle(c, looks);
 	}
+	if (c)
+		control_let_go(c);
 }
 
 int main(int argc, char **argv)
