@@ -23,7 +23,7 @@ SIM_HEADERS := $(wildcard dysco_ns/core/*.h dysco_ns/host/*.h tests/sim/*.h)
 SIMULATORS := $(BUILD)/libsim.so $(BUILD)/sim $(BUILD)/sim-sanitized
 
 .PHONY: help setup build doctor experiment-proxy-removal experiment-switch experiments test-all bench bench-dpdk figures notebooks test test-unit verify fuzz mutants \
-	dpdk static clean
+	dpdk dpdk-sanitized static clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,11 @@ $(BUILD)/dpdk/counter_names.h: dysco_ns/core/reasons.h
 $(BUILD)/dysco-dpdk: dysco_ns/dpdk/main.c $(DPDK_PARTS) $(DPDK_HEADERS) $(BUILD)/dpdk/counter_names.h $(BUILD)/.dpdk
 	gcc $(DPDK_CFLAGS) $(filter %.c,$^) -o $@ $(DPDK_LIBS)
 
+dpdk-sanitized: $(BUILD)/dysco-dpdk-sanitized ## the same under AddressSanitizer
+
+$(BUILD)/dysco-dpdk-sanitized: dysco_ns/dpdk/main.c $(DPDK_PARTS) $(DPDK_HEADERS) $(BUILD)/dpdk/counter_names.h $(BUILD)/.dpdk
+	gcc $(DPDK_CFLAGS) -O1 -fsanitize=address -fno-omit-frame-pointer $(filter %.c,$^) -o $@ $(DPDK_LIBS)
+
 $(BUILD)/dysco-dpdk-bench: dysco_ns/dpdk/bench.c $(addprefix dysco_ns/dpdk/,worker.c ports.c options.c) $(DPDK_HEADERS) $(BUILD)/.dpdk
 	gcc $(DPDK_CFLAGS) $(filter %.c,$^) -o $@ $(DPDK_LIBS)
 
@@ -126,10 +131,10 @@ static: build
 test-unit: build $(SIMULATORS) ## tests that need no network: units, simulator
 	$(VENV)/pytest tests/unit tests/sim
 
-test: static $(SIMULATORS) ## proves the code: static checks, units, simulator, real networks
+test: static $(SIMULATORS) dpdk dpdk-sanitized ## proves the code: static checks, units, simulator, real networks
 	$(SUDO) $(VENV)/pytest tests
 
-test-all: static $(SIMULATORS) ## every protocol case and the long searches (hours); goes on where it was interrupted
+test-all: static $(SIMULATORS) dpdk dpdk-sanitized ## every protocol case and the long searches (hours); goes on where it was interrupted
 	@$(SUDO) tools/test_all.sh
 
 verify: build ## the protocol's models under Spin: contention for locks, data on two paths with betas

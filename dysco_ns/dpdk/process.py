@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 from dysco_ns import netns
 from dysco_ns.dpdk import takeover
@@ -49,10 +50,11 @@ def open_data_path(namespace: int, btf: Btf, poll: bool = False) -> DataPath:
     if not pairs:
         raise StartFailed("no interface here has an address: there is nothing to put DPDK in front of")
     process = _start(namespace, pairs, poll)
-    state = {"pid": process.pid, "pairs": [pair.as_json() for pair in pairs]}
+    state: dict[str, Any] = {"pid": process.pid, "pairs": [pair.as_json() for pair in pairs], "had": []}
     _state_path(namespace).write_text(json.dumps(state))
     try:
-        takeover.take(pairs)
+        state["had"] = takeover.take(pairs)
+        _state_path(namespace).write_text(json.dumps(state))
         return DataPath(socket_path(namespace), btf)
     except BaseException:
         remove(namespace)
@@ -77,26 +79,37 @@ def _start(namespace: int, pairs: list[Pair], poll: bool) -> subprocess.Popen[by
     return process
 
 
+def runs(namespace: int) -> bool:
+    """Whether a namespace has a DPDK data path."""
+    path = _state_path(namespace)
+    return path.exists() and _alive(int(json.loads(path.read_text())["pid"]))
+
+
 def remove(namespace: int) -> None:
     """Ends the data path of a namespace; its interfaces are as they were.  May run twice."""
     path = _state_path(namespace)
     if path.exists():
         state = json.loads(path.read_text())
         pid = int(state["pid"])
-        with contextlib.suppress(OSError):
-            if netns.inode(netns.path_of(pid)) == namespace:
-                with netns.entered(netns.path_of(pid)):
-                    takeover.give_back([Pair(**pair) for pair in state["pairs"]])
-                _end(pid)
+        for place in (netns.path_of(pid), netns.path_of()):  # its namespace is ours if it has died and we come after it
+            with contextlib.suppress(OSError):
+                if netns.inode(place) == namespace:
+                    with netns.entered(place):
+                        takeover.give_back([Pair(**pair) for pair in state["pairs"]], state["had"])
+                    break
+        if _alive(pid):
+            _end(pid)
     for left in (path, socket_path(namespace), _log_path(namespace)):
         left.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:
+    """Whether a process is one of ours, and no zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        name, rest = Path(f"/proc/{pid}/stat").read_text().split("(", 1)[1].rsplit(")", 1)
     except OSError:
         return False
+    return name == PROGRAM.name and rest.split()[0] != "Z"
 
 
 def _end(pid: int) -> None:

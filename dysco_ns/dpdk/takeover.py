@@ -20,6 +20,7 @@ from dysco_ns.netns import Interface
 IFF_NOARP = 0x80
 KERNEL_PROTOCOL = 2  # routes that come and go with an address
 OTHER_BIT = 0x40  # of the first byte of an Ethernet address: no vendor's, not a group's
+NOTHING: dict[str, Any] = {"addresses": [], "routes": []}
 ROUTE_FIELDS = ("RTA_DST", "RTA_GATEWAY", "RTA_PREFSRC", "RTA_PRIORITY", "RTA_TABLE")
 
 
@@ -55,17 +56,29 @@ def _index(ip: Any, name: str) -> int:
     return int(found[0])
 
 
-def _move(ip: Any, source: int, target: int) -> None:
-    """Addresses, then the routes that were set by hand or by a daemon."""
-    routes = [r for r in ip.get_routes(family=socket.AF_INET, oif=source) if r["proto"] != KERNEL_PROTOCOL]
-    for a in ip.get_addr(family=socket.AF_INET, index=source):
-        address, length = a.get_attr("IFA_LOCAL"), a["prefixlen"]
-        ip.addr("del", index=source, address=address, prefixlen=length)
-        ip.addr("add", index=target, address=address, prefixlen=length)
-    for r in routes:
-        fields = {name.removeprefix("RTA_").lower(): r.get_attr(name) for name in ROUTE_FIELDS if r.get_attr(name) is not None}
-        destination = f"{fields.pop('dst')}/{r['dst_len']}" if "dst" in fields else "default"
-        ip.route("replace", dst=destination, oif=target, **fields)
+def _settings(ip: Any, index: int) -> dict[str, Any]:
+    """Addresses of an interface, and the routes over it that were set by hand or by a daemon."""
+    addresses = [(a.get_attr("IFA_LOCAL"), a["prefixlen"]) for a in ip.get_addr(family=socket.AF_INET, index=index)]
+    routes = []
+    for r in ip.get_routes(family=socket.AF_INET, oif=index):
+        if r["proto"] == KERNEL_PROTOCOL:
+            continue
+        route = {name.removeprefix("RTA_").lower(): r.get_attr(name) for name in ROUTE_FIELDS if r.get_attr(name) is not None}
+        route["dst"] = f"{route['dst']}/{r['dst_len']}" if "dst" in route else "default"
+        routes.append(route)
+    return {"addresses": addresses, "routes": routes}
+
+
+def _apply(ip: Any, settings: dict[str, Any], index: int) -> None:
+    for address, length in settings["addresses"]:
+        ip.addr("add", index=index, address=address, prefixlen=length)
+    for route in settings["routes"]:
+        ip.route("replace", oif=index, **route)
+
+
+def _strip(ip: Any, settings: dict[str, Any], index: int) -> None:
+    for address, length in settings["addresses"]:
+        ip.addr("del", index=index, address=address, prefixlen=length)
 
 
 def _other(mac: str) -> str:
@@ -74,25 +87,32 @@ def _other(mac: str) -> str:
     return data.hex(":")
 
 
-def take(pairs: Sequence[Pair]) -> None:
-    """The taps are there: from here on the kernel talks to them."""
+def take(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """The taps are there: from here on the kernel talks to them.  Returns what each wire side had."""
+    had = []
     with IPRoute() as ip:
         for pair in pairs:
             wire, tap = _index(ip, pair.wire), _index(ip, pair.tap)
             mtu = ip.get_links(wire)[0].get_attr("IFLA_MTU")
             ip.link("set", index=tap, mtu=mtu, state="up")
-            _move(ip, wire, tap)
+            settings = _settings(ip, wire)
+            _strip(ip, settings, wire)
+            _apply(ip, settings, tap)
             ip.link("set", index=wire, flags=IFF_NOARP, change=IFF_NOARP)
             ip.link("set", index=wire, address=_other(pair.mac))
+            had.append(settings)
+    return had
 
 
-def give_back(pairs: Sequence[Pair]) -> None:
-    """As it was before; before the taps go."""
+def give_back(pairs: Sequence[Pair], had: Sequence[dict[str, Any]]) -> None:
+    """The wire sides are as the taps are now, or, if these have gone, as they were."""
     with IPRoute() as ip:
-        for pair in pairs:
-            wire = _index(ip, pair.wire)
+        for pair, before in zip(pairs, [*had, *[NOTHING] * (len(pairs) - len(had))], strict=True):
+            wire, tap = _index(ip, pair.wire), ip.link_lookup(ifname=pair.tap)
             ip.link("set", index=wire, address=pair.mac)
             ip.link("set", index=wire, flags=0, change=IFF_NOARP)
-            tap = ip.link_lookup(ifname=pair.tap)
+            settings = _settings(ip, int(tap[0])) if tap else before
             if tap:
-                _move(ip, int(tap[0]), wire)
+                _strip(ip, settings, int(tap[0]))
+            if not _settings(ip, wire)["addresses"]:
+                _apply(ip, settings, wire)

@@ -12,6 +12,8 @@ from lab.network import Lab
 from lab.tools import bulk
 from lab.topologies import build
 
+BACKEND = os.environ.get("DYSCO_BACKEND", "")  # runs every test of a chain on this one: make test-all
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
 
@@ -23,10 +25,12 @@ def _root():
 
 @pytest.fixture
 def lab_of():
-    """Starts a topology with settings; at most one at a time."""
+    """Starts a topology with settings, on the backend that DYSCO_BACKEND names; at most one at a time."""
     labs = []
 
     def start(topology, **settings):
+        if topology == "chain" and BACKEND:
+            settings.setdefault("backend", BACKEND)
         lab = Lab(build(topology, {key: str(value) for key, value in settings.items()}))
         labs.append(lab)
         lab.start()
