@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from dysco_ns import netns
 from dysco_ns.dpdk import takeover
 from dysco_ns.dpdk.client import DataPath, DataPathGone
@@ -92,10 +94,10 @@ def remove(namespace: int) -> None:
         state = json.loads(path.read_text())
         pid = int(state["pid"])
         for place in (netns.path_of(pid), netns.path_of()):  # its namespace is ours if it has died and we come after it
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, NetlinkError):  # whatever cannot be put back, the process must end
                 if netns.inode(place) == namespace:
                     with netns.entered(place):
-                        takeover.give_back([Pair(**pair) for pair in state["pairs"]], state["had"])
+                        takeover.give_back([Pair(**pair) for pair in state["pairs"]], state.get("had", []))
                     break
         if _alive(pid):
             _end(pid)
