@@ -269,10 +269,12 @@ int main(int argc, char **argv)
 	u32 rounds = (u32)atoi(argv[2]), batches = RTE_MIN((u32)atoi(argv[3]), (u32)MOST_BATCHES);
 	bench_start((u32)atoi(argv[4]));
 	establish();
+	u64 before = resident();
 	for (u32 round = 0; round < rounds; round++)
 		for (int i = 5; i < argc; i++)
 			for (enum way_of way = PLAIN; way <= INGRESS; way++)
 				sample(way, (u32)atoi(argv[i]), batches);
 	printf("check,frames,%u\ncheck,checksums_bad,%u\n", checked, bad);
+	printf("check,grown_bytes,%lld\n", (long long)(resident() - before));
 	return 0;
 }

@@ -91,11 +91,13 @@ def summarise(directory: RunDirectory) -> Summary:
     metrics["baseline_mpps"] = 1e3 / statistics.median(_values(samples, f"{OF_SIZES}_plain_{SMALLEST}"))
     metrics["frames_checked"] = sum(sum(_values(samples, f"{name}_check", "frames")) for name in (*COUNTS, "signed"))
     metrics["checksums_bad"] = sum(sum(_values(samples, f"{name}_check", "checksums_bad")) for name in (*COUNTS, "signed"))
+    metrics["memory_grown_mb"] = sum(_values(samples, f"{name}_check", "grown_bytes")[0] for name in COUNTS) / 1e6
     metrics["setup_per_second"] = min(_values(samples, f"{name}_setup", "setup_per_second")[0] for name in COUNTS)
     metrics["setup_hmac_per_second"] = _values(samples, "signed_setup", "setup_per_second")[0]
     metrics["bytes_per_session"] = _values(samples, "1m_setup", "bytes_per_session")[0]
     claims += [
         claim("checksums", "frames with a wrong checksum, or lost", "0", metrics["checksums_bad"], "", "== 0"),
+        claim("growth", "memory that these frames have cost, in all", "-", metrics["memory_grown_mb"], "MB", "<= 1"),
         claim("setup", "sessions set up on one core (three segments)", "400000 /s (BESS)", metrics["setup_per_second"], "/s",
               ">= 200000", shape=False),
         claim("memory", "memory of one session of a million", "-", metrics["bytes_per_session"], "B", "<= 512", shape=False),
