@@ -15,19 +15,24 @@ BPF_FLAGS := -O2 -g -fno-unroll-loops -mcpu=v3 -target bpf -Wall -Wextra -Werror
 	-Idysco_ns/core -I/usr/include/$(MULTIARCH)
 C_FLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Werror -MMD -MP
 
-OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/tcp_proxy $(BUILD)/bulk $(BUILD)/connect
+OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.so $(BUILD)/tcp_proxy $(BUILD)/bridge $(BUILD)/bulk $(BUILD)/connect $(BUILD)/longline
 
 SIM := dysco_ns/host/agent.c $(filter-out tests/sim/main.c,$(wildcard tests/sim/*.c))
 SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/core -Idysco_ns/host -Itests/sim
 SIM_HEADERS := $(wildcard dysco_ns/core/*.h dysco_ns/host/*.h tests/sim/*.h)
 SIMULATORS := $(BUILD)/libsim.so $(BUILD)/sim $(BUILD)/sim-sanitized
 
-.PHONY: help setup build doctor experiment-proxy-removal experiment-switch experiments test-all bench bench-dpdk figures notebooks test test-unit verify fuzz mutants \
+EXPERIMENTS := $(patsubst lab/experiments/%.py,%,$(shell grep -l '^DESCRIPTION = ' lab/experiments/*.py))
+QUICK := $(subst _,-,$(filter-out bench bench_dpdk,$(EXPERIMENTS)))
+
+.PHONY: help setup build doctor experiments test-all bench bench-dpdk figures notebooks test test-unit verify fuzz mutants \
 	dpdk dpdk-sanitized static clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-26s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo 'PROFILE=quick (default) or paper; SET="key=value ..." changes settings (dysco-lab list shows them)'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-29s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@for name in $(EXPERIMENTS); do sed -n 's/^DESCRIPTION = "\(.*\)"$$/\1/p' lab/experiments/$$name.py | \
+		{ read -r text; printf 'make experiment-%-18s %s\n' $$(echo $$name | tr _ -) "$$text"; }; done
+	@echo 'PROFILE=quick (default) or paper; SET="key=value ..." changes settings (dysco-lab list shows them); SEED=1'
 
 # ---- set-up and build ----
 
@@ -49,10 +54,20 @@ $(BUILD)/libdysco.so: dysco_ns/splice/libdysco.c $(BUILD)/.setup
 $(BUILD)/tcp_proxy: $(wildcard middleboxes/tcp_proxy/*.c middleboxes/tcp_proxy/*.h) $(BUILD)/libdysco.so
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $(filter %.c,$^) -o $@ -L$(BUILD) -ldysco -Wl,-rpath,'$$ORIGIN'
 
+$(BUILD)/bridge: middleboxes/bridge/bridge.c $(BUILD)/.setup
+	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
+
+$(BUILD)/libdysco_preload.so: $(wildcard middleboxes/preload/*.c middleboxes/preload/*.h) $(BUILD)/libdysco.so
+	gcc $(filter-out -MMD -MP,$(C_FLAGS)) -fPIC -shared -fvisibility=hidden -Wl,-soname,$(@F) $(filter %.c,$^) -o $@ \
+		-L$(BUILD) -ldysco -Wl,-rpath,'$$ORIGIN'
+
 $(BUILD)/bulk: $(wildcard lab/tools/bulk/*.c lab/tools/bulk/*.h) $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $(filter %.c,$^) -o $@ -lxxhash
 
 $(BUILD)/connect: lab/tools/connect/connect.c $(BUILD)/.setup
+	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
+
+$(BUILD)/longline: lab/tools/longline/longline.c $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
 
 $(BUILD)/libsim.so: $(SIM) $(SIM_HEADERS) $(BUILD)/.setup
@@ -80,7 +95,7 @@ $(BUILD)/.dpdk: tools/setup_dpdk.sh $(BUILD)/.setup
 
 $(BUILD)/dpdk/counter_names.h: dysco_ns/core/reasons.h
 	@mkdir -p $(@D)
-	sed -n 's/^\tCOUNT_\(.*\),.*/"\L\1",/p' $< > $@
+	sed -n 's/^\tCOUNT_\([A-Z_]*\),.*/"\L\1",/p' $< > $@
 
 $(BUILD)/dysco-dpdk: dysco_ns/dpdk/main.c $(DPDK_PARTS) $(DPDK_HEADERS) $(BUILD)/dpdk/counter_names.h $(BUILD)/.dpdk
 	gcc $(DPDK_CFLAGS) $(filter %.c,$^) -o $@ $(DPDK_LIBS)
@@ -100,23 +115,20 @@ $(BUILD)/dysco-dpdk-bench: dysco_ns/dpdk/bench.c $(addprefix dysco_ns/dpdk/,work
 doctor: $(BUILD)/.setup ## what this machine can and cannot run, and what to do about each
 	@$(LAB) doctor
 
-experiment-proxy-removal: build ## the main job: a proxy leaves live TCP sessions (paper Fig. 12-14)
-	@$(LAB) run proxy-removal --profile $(PROFILE) $(addprefix --set ,$(SET))
+experiment-%: build
+	@$(LAB) run $* --profile $(PROFILE) --seed $(SEED) $(addprefix --set ,$(SET))
 
-experiment-switch: build ## goodput while middleboxes come and go under load of 100 sessions
-	@$(LAB) run switch --profile $(PROFILE) $(addprefix --set ,$(SET))
+experiments: build ## all experiments, one after the other; says at the end which have failed
+	@failed=; for name in $(QUICK); do $(MAKE) -s experiment-$$name PROFILE=$(PROFILE) SET= || failed="$$failed $$name"; done; \
+	if [ "$$failed" ]; then echo "these have failed:$$failed" >&2; exit 1; fi
 
-experiments: experiment-proxy-removal experiment-switch ## all experiments
+bench: experiment-bench ## cost of the data path and of connect(), each beside its baseline in one run
 
-bench: build ## cost of the data path and of connect(), each beside its baseline in one run
-	@$(LAB) run bench --profile $(PROFILE) $(addprefix --set ,$(SET))
-
-bench-dpdk: build $(BUILD)/dysco-dpdk-bench ## cost of a pass of the DPDK agent, 1000 to 1000000 sessions, beside plain forwarding
-	@$(LAB) run bench-dpdk --profile $(PROFILE)
+bench-dpdk: $(BUILD)/dysco-dpdk-bench experiment-bench-dpdk ## cost of a pass of the DPDK agent, beside plain forwarding
 
 figures: $(BUILD)/.setup ## draws every figure again from stored results; measures nothing
 	@for run in results/*/latest results/reference/*; do \
-		[ -f $$run/samples.csv ] && $(VENV)/dysco-lab plot $$run || true; done
+		[ ! -f $$run/samples.csv ] || $(LAB) plot $$run || failed=1; done; [ ! "$$failed" ]
 
 notebooks: $(BUILD)/.setup ## executes every notebook against results/ (or the reference run)
 	@for notebook in notebooks/*.ipynb; do $(VENV)/python tools/execute_notebook.py $$notebook || exit 1; done
@@ -132,7 +144,7 @@ test-unit: build $(SIMULATORS) ## tests that need no network: units, simulator
 	$(VENV)/pytest tests/unit tests/sim
 
 test: static $(SIMULATORS) dpdk dpdk-sanitized ## proves the code: static checks, units, simulator, real networks
-	$(SUDO) $(VENV)/pytest tests
+	$(SUDO) $(VENV)/pytest -m "not long" tests
 
 test-all: static $(SIMULATORS) dpdk dpdk-sanitized ## every protocol case and the long searches (hours); goes on where it was interrupted
 	@$(SUDO) tools/test_all.sh

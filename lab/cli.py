@@ -8,20 +8,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lab import capture as captures
 from lab import state
-from lab.experiments import EXPERIMENTS, Options, find
-from lab.results import RunDirectory, Summary, shown
+from lab.experiments import NAMES, find, plan_of
+from lab.results import BadRun, RunDirectory, Summary, shown
 from lab.topologies import DESCRIPTIONS, BadSetting, build
 
 app = typer.Typer(
@@ -32,6 +30,7 @@ app = typer.Typer(
 console = Console()
 Set = Annotated[Optional[list[str]], typer.Option("--set", help="key=value; `dysco-lab list` shows what there is")]
 START_TIMEOUT_S = 30.0
+INTERRUPTED = 130  # as shells have it
 
 
 def fail(message: str, status: int = 1) -> NoReturn:
@@ -74,8 +73,9 @@ def list_() -> None:
         topology = build(name, {})
         print(f"topology    {name:16} {text}")
         print(f"            {'':16} settings: {' '.join(f'{k}={v}' for k, v in topology.settings.items())}")
-    for name in EXPERIMENTS:
+    for name in NAMES:
         print(f"experiment  {name:16} {find(name).DESCRIPTION}")
+        print(f"            {'':16} settings: {' '.join(f'{k}={v}' for k, v in plan_of(name, {}, 'quick')[1].items())}")
 
 
 @app.command()
@@ -193,39 +193,26 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="print summary.json")] = False,
 ) -> None:
     """Runs an experiment: measures, sums up, draws.  Exit status 1 if a claim of correctness or shape fails."""
-    module = find(experiment)
-    if profile not in ("quick", "paper"):
-        raise BadSetting(f"profile '{profile}': use quick or paper")
+    from lab.experiments.framework import runner
+
+    asked = runner.Asked(experiment, profile, settings_of(set_), seed, out)
+    plan_of(asked.name, asked.settings, asked.profile)  # wrong usage is said before what the user is not
     need_root()
-    options = Options(profile, settings_of(set_), seed)
-    if hasattr(module, "plan_of"):
-        module.plan_of(options)  # nonsense is refused before anything is made
-    directory = RunDirectory.create(experiment, out)
-    with Progress(
-        TextColumn(f"{experiment}"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn(),
-        console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty(),
-    ) as bar:  # fmt: skip
-        task = bar.add_task("", total=1.0)
-        options.progress = lambda fraction, text: bar.update(task, completed=fraction, description=text)
-        module.run(directory, options)
-    summary = finish(experiment, directory)
-    if as_json:
-        print((directory.path / "summary.json").read_text())
-    else:
-        show(summary, directory)
+    outcome = runner.execute(asked)
+    summary = outcome.summary
+    if summary and as_json:
+        print((outcome.run.path / "summary.json").read_text())
+    elif summary:
+        show(summary, outcome.run)
+    if outcome.interrupted:
+        what = "summed up" if summary else "too little to sum up"
+        fail(f"interrupted; what was measured ({what}) is in {outcome.run.path}", INTERRUPTED)
+    assert summary  # a run that has come to its end has one
+    if not as_json:
         other = "paper" if profile == "quick" else "quick"
         print(f"the other profile: dysco-lab run {experiment} --profile {other}")
     failed = any(c.verdict == "fails" or (strict and c.verdict == "differs") for c in summary.claims)
     raise SystemExit(1 if failed else 0)
-
-
-def finish(experiment: str, directory: RunDirectory) -> Summary:
-    """The second and third step: summary and figures from what was recorded."""
-    module = find(experiment)
-    summary: Summary = module.summarise(directory)
-    module.draw(directory)
-    directory.write_summary(summary)
-    return summary
 
 
 def show(summary: Summary, directory: RunDirectory) -> None:
@@ -237,8 +224,8 @@ def show(summary: Summary, directory: RunDirectory) -> None:
     console.print(table)
     for note in summary.notes:
         print(f"note: {note}")
-    if summary.fidelity == "suspect":
-        print(f"suspect: only {summary.cpu_idle_min_pct:.0f} % CPU was idle in some second; the machine was the limit")
+    if summary.suspicion:
+        print(f"suspect: {summary.suspicion}")
     print(f"files: {directory.path}")
     for figure in sorted(directory.figures.glob("*.png")):
         print(f"figure: {figure}")
@@ -247,11 +234,10 @@ def show(summary: Summary, directory: RunDirectory) -> None:
 @app.command()
 def plot(run_dir: Path) -> None:
     """Sums up and draws a recorded run again; measures nothing."""
-    if not (run_dir / "manifest.json").exists():
-        fail(f"{run_dir} is not the directory of a run: it has no manifest.json", 2)
-    directory = RunDirectory(run_dir.resolve())
-    directory.figures.mkdir(exist_ok=True)
-    show(finish(directory.manifest()["experiment"], directory), directory)
+    from lab.experiments.framework.runner import finish
+
+    run = RunDirectory.open(run_dir)
+    show(finish(run), run)
 
 
 @app.command()
@@ -265,17 +251,18 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="for machines")]
 def main() -> None:
     from dysco_ns.agent.client import AgentRefused, NoAgent
     from dysco_ns.agent.launch import StartFailed
+    from lab.environment import MissingTool
     from lab.network import LabFailed
     from lab.tool import ToolFailed
 
     try:
         app()
-    except BadSetting as error:
+    except (BadSetting, BadRun) as error:
         fail(str(error), 2)
-    except (state.LabBusy, LabFailed, StartFailed, ToolFailed, AgentRefused, NoAgent, OSError) as error:
+    except (state.LabBusy, LabFailed, MissingTool, StartFailed, ToolFailed, AgentRefused, NoAgent, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail(f"interrupted at {time.strftime('%H:%M:%S')}")
+        fail("interrupted", INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from middleboxes.nginx import STREAM_MODULE
+
 OLDEST_KERNEL = (6, 1)
 TCX_KERNEL = (6, 6)
+INTRUSION = ("suricata", "snort", "zeek")
 Verdict = Literal["ok", "note", "missing"]
 
 
@@ -108,6 +111,18 @@ def _check_hugepages() -> Check:
     return Check("hugepages", "ok" if count != "0" else "note", count, "only the DPDK backend wants them")
 
 
+def _check_stream() -> Check:
+    found = STREAM_MODULE.exists()
+    return Check("nginx stream", "ok" if found else "note", "module" if found else "no module", "NGINX as a TCP proxy")
+
+
+def _check_intrusion() -> Check:
+    """None is in every distribution's packages; no test or experiment needs one."""
+    found = next((name for name in INTRUSION if shutil.which(name)), "")
+    return Check("intrusion detection", "ok" if found else "note", found or f"none of {', '.join(INTRUSION)}",
+                 "no intrusion detection among the middleboxes: PRADS and tshark watch")  # fmt: skip
+
+
 def _check_congestion() -> Check:
     path = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
     known = path.read_text().strip()
@@ -137,6 +152,16 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     lambda: _tool("tcpdump", "dysco-lab capture"),
     lambda: _tool("mergecap", "dysco-lab capture of several interfaces"),
     lambda: _tool("iperf3", "comparisons with iperf3"),
+    lambda: _probe("iptables TEE", "iptables -t mangle -A FORWARD -j TEE --gateway 192.0.2.1", "no tests with doubled segments"),
+    lambda: _probe("iptables statistic", "iptables -A FORWARD -m statistic --mode nth --every 2 --packet 0 -j DROP",
+                   "no tests with lost segments"),
+    lambda: _tool("runc", "no test of agents for OCI containers"),
+    lambda: _tool("nginx", "web servers and one of the unmodified proxies"),
+    _check_stream,
+    lambda: _tool("haproxy", "the other unmodified proxy, the load balancer"),
+    lambda: _tool("squid", "the web proxy among the middleboxes"),
+    lambda: _tool("prads", "one of the monitors"),
+    _check_intrusion,
     lambda: _tool("bpftool", "a look into the maps; nothing needs it"),
 )  # fmt: skip
 

@@ -44,6 +44,11 @@ def cpu_ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
+def with_children(pid: int) -> list[int]:
+    """A process and those that it has started itself: the workers of a server."""
+    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
 def machine_ticks() -> tuple[int, int]:
     """Idle and total clock ticks of all cores together."""
     numbers = [int(n) for n in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]

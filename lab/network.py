@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -23,6 +24,8 @@ from dysco_ns.agent.client import AgentClient
 from lab import shaping, state
 from lab.tool import run
 from lab.topologies import ROUTER, Host, Topology
+from middleboxes.box import BoxFailed, Middlebox
+from middleboxes.iptables import Firewall, Nat
 
 KEY_FILE = state.RUN / "lab.key"
 READY_TIMEOUT_S = 10.0
@@ -42,26 +45,31 @@ SYSCTLS = {
     "net.ipv4.ip_local_port_range": "32768 60999",
 }
 FORWARD = {"net.ipv4.ip_forward": "1"}
-FIREWALL = {"net.netfilter.nf_conntrack_tcp_be_liberal": "0", "net.netfilter.nf_conntrack_tcp_loose": "0"}
-
-FIREWALL_RULES = """*filter
-:INPUT ACCEPT [0:0]
-:FORWARD DROP [0:0]
-:OUTPUT ACCEPT [0:0]
--A FORWARD -m conntrack --ctstate INVALID -j DROP
--A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
--A FORWARD -p tcp --syn -m conntrack --ctstate NEW -j ACCEPT
-COMMIT
-"""
-NAT_RULES = """*nat
-:POSTROUTING ACCEPT [0:0]
--A POSTROUTING -p tcp -j MASQUERADE
-COMMIT
-"""
 
 
 class LabFailed(Exception):
     """The lab could not be made, or something in it did not start."""
+
+
+@dataclass(frozen=True)
+class HostPlace:
+    """A host of the lab as a place for a middlebox (middleboxes/box.py)."""
+
+    lab: Lab
+    name: str
+
+    @property
+    def pid(self) -> int:
+        return self.lab.pid(self.name)
+
+    def run(self, argv: Sequence[str], stdin: str | None = None) -> str:
+        return run(self.lab.inside(self.name, argv), stdin)
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        return self.lab.popen(self.name, argv, **options)
+
+    def sysctl(self, values: dict[str, str]) -> None:
+        self.lab.sysctl(self.name, values)
 
 
 class Lab:
@@ -139,10 +147,9 @@ class Lab:
         if host.rate_mbps:
             self._shape(host.name, "eth0", host.rate_mbps)
         if host.kind == "firewall":
-            run(self.inside(host.name, ["iptables-restore"]), FIREWALL_RULES)
-            self.sysctl(host.name, FIREWALL)
+            Firewall().start(self.place(host.name))
         elif host.kind == "nat":
-            run(self.inside(host.name, ["iptables-restore"]), NAT_RULES)
+            Nat().start(self.place(host.name))
 
     def _configure_router(self) -> None:
         """The router, and the edges as far as they are one: the far ends of all links, and the routes to them."""
@@ -152,9 +159,11 @@ class Lab:
             here = lines.setdefault(host.behind, [])
             here += [f"link set to-{host.name} up", f"address add {host.gateway}/24 dev to-{host.name}"]
         for host in self.topology.hosts:
-            if host.behind != ROUTER:
-                edge = self.topology.host(host.behind)
-                lines[ROUTER].append(f"route add {host.gateway.rsplit('.', 1)[0]}.0/24 via {edge.address}")
+            at = host.behind
+            while at != ROUTER:  # whoever forwards to an edge knows the networks behind it
+                edge = self.topology.host(at)
+                lines[edge.behind].append(f"route add {host.gateway.rsplit('.', 1)[0]}.0/24 via {edge.address}")
+                at = edge.behind
         lines[ROUTER] += self._steering()
         for name, batch in lines.items():
             self.batch(name, batch)
@@ -250,6 +259,23 @@ class Lab:
     def run(self, name: str, argv: Sequence[str]) -> str:
         """Standard output of a command in a host.  ToolFailed if it fails."""
         return run(self.inside(name, argv))
+
+    def place(self, name: str) -> HostPlace:
+        """A host, as middleboxes see it."""
+        return HostPlace(self, name)
+
+    @contextmanager
+    def box(self, name: str, box: Middlebox) -> Iterator[None]:
+        """A middlebox runs in a host until the end of the block.  LabFailed if it does not come up."""
+        box.start(self.place(name))
+        try:
+            try:
+                wait_until(box.ready, READY_TIMEOUT_S, f"the middlebox at {name} is ready")
+            except BoxFailed as error:
+                raise LabFailed(str(error)) from error
+            yield
+        finally:
+            box.stop()
 
     def popen(self, name: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[str]:
         """A process in a host; `stop` ends it with the lab."""

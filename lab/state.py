@@ -95,8 +95,8 @@ def begin() -> State:
         return state
 
 
-def end_processes(processes: list[Process]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
+def end_processes(processes: list[Process], first: signal.Signals = signal.SIGTERM) -> None:
+    for number in (first, signal.SIGKILL):
         for process in processes:
             if process.alive():
                 with contextlib.suppress(ProcessLookupError):
@@ -124,7 +124,7 @@ def clean(state: State, including_holder: bool = False) -> None:
     end_processes(list(state.agents.values()))
     for namespace in state.namespaces.values():
         forget_namespace(namespace)
-    end_processes(list(state.hosts.values()))
+    end_processes(list(state.hosts.values()), signal.SIGHUP)  # Mininet's shells are interactive: they ignore SIGTERM
     remove_bpffs()
     for path in state.files:
         Path(path).unlink(missing_ok=True)

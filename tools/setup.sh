@@ -6,7 +6,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(mininet clang llvm libbpf-dev linux-libc-dev gcc make pkg-config util-linux iproute2 iptables ethtool iputils-ping
-	iperf3 tcpdump tshark conntrack spin libpcap-dev libpcap0.8 libxxhash-dev python3-venv python3-dev procps git)
+	iperf3 tcpdump tshark conntrack runc spin libpcap-dev libpcap0.8 libxxhash-dev python3-venv python3-dev procps git
+	nginx libnginx-mod-stream haproxy squid prads)
+services=(nginx haproxy squid prads suricata) # run inside the lab's hosts alone
+optional=(suricata)                           # not in every distribution; `make doctor` says
 
 say() { printf 'set-up: %s\n' "$*"; }
 fail() { printf 'set-up: %s\n' "$*" >&2; exit 1; }
@@ -23,12 +26,36 @@ done
 for package in bpftool linux-tools-common; do
 	command -v bpftool >/dev/null || { apt-cache show "$package" >/dev/null 2>&1 && missing+=("$package") && break; }
 done
+
+# Debian starts a service when its package is installed, unless this file says no
+guard=/usr/sbin/policy-rc.d
+guard_off() { [ -z "${guarded:-}" ] || as_root rm -f "$guard"; }
+guard_on() {
+	[ ! -e "$guard" ] || return 0
+	printf '#!/bin/sh\nexit 101\n' | as_root tee "$guard" >/dev/null
+	as_root chmod 755 "$guard"
+	guarded=yes
+}
+
+# A service that this set-up has brought does not start with the machine, either.
+keep_down() {
+	command -v systemctl >/dev/null || return 0
+	for service in "${services[@]}"; do
+		[[ " $* " != *" $service "* ]] || as_root systemctl disable --quiet "$service" >/dev/null 2>&1 || true
+	done
+}
+
 if [ ${#missing[@]} -gt 0 ]; then
-	say "installing ${missing[*]}"
-	export DEBIAN_FRONTEND=noninteractive
 	as_root apt-get -qq update || fail "apt-get update failed: is the network there?"
+	for package in "${optional[@]}"; do
+		command -v "$package" >/dev/null || [ -z "$(apt-cache madison "$package" 2>/dev/null)" ] || missing+=("$package")
+	done
+	say "installing ${missing[*]}"
+	trap guard_off EXIT
+	guard_on
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null \
 		|| fail "apt-get install failed: ${missing[*]}"
+	keep_down "${missing[@]}"
 fi
 
 # Debian's Mininet lives under /usr/bin/python3: the environment is built from it and sees its packages

@@ -1,9 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Every protocol case, long: each part that has ended well is noted and skipped when the same commit is tested again.
+# Every protocol case, long: each part that has ended well is noted, and skipped when the same tree is tested again.
 set -e
 cd "$(dirname "$0")/.."
-state=build/test-all/$(git rev-parse --short HEAD 2>/dev/null || echo tree)
+
+# Names the state of the tree: the commit, and what of it has been changed or added since.
+tree() {
+	commit=$(git rev-parse --short HEAD 2>/dev/null) || { echo tree; return; }
+	changes=$({ git diff --binary HEAD; git ls-files -z --others --exclude-standard | xargs -0 -r sha1sum; } | sha1sum | cut -c1-12)
+	echo "$commit-$changes"
+}
+
+state=build/test-all/$(tree)
 mkdir -p "$state"
 
 part() {
@@ -14,8 +22,9 @@ part() {
 		return
 	fi
 	echo "$name: $*"
+	started=$(date +%s)
 	"$@"
-	touch "$state/$name"
+	echo "$name: $(($(date +%s) - started)) s" | tee "$state/$name"
 }
 
 part static make -s static

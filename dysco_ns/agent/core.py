@@ -17,7 +17,7 @@ from dysco_ns.ebpf.btf import Btf
 from dysco_ns.ebpf.libbpf import lib
 from dysco_ns.netns import Interface
 
-CONFIG_EVENTS = 1
+CONFIG_EVENTS, CONFIG_TAG_OPTION = 1, 2
 FIRST_PORT, PORTS = 20000, 6384  # subsessions; control sessions use as many above: all below the ephemeral range
 PACKET_BYTES = 320
 LIVE = ("session_started", "session_joined", "session_forgotten")
@@ -56,6 +56,9 @@ class Backend(Protocol):
 
     @property
     def parks(self) -> bool: ...
+
+    @property
+    def marks(self) -> bool: ...
 
     def map(self, name: str) -> Table: ...
 
@@ -110,15 +113,17 @@ class Core:
         policy_slots: int,
         throttle: int | None = None,
         parking: int = 0,
+        tag_option: bool = False,
     ) -> None:
         """Writes struct config.  `events`: somebody listens to all of them; `throttle`: most bytes of window that are
-        offered while a session is reconfigured; `parking`: index of the interface where segments wait."""
+        offered while a session is reconfigured; `parking`: index of the interface where segments wait;
+        `tag_option`: SYNs that a middlebox takes to user space are recognised afterwards."""
         self.interfaces = interfaces
         self.programs.map("config_table").put(
             0,
             {
                 "layout_version": 1,
-                "flags": CONFIG_EVENTS if events else 0,
+                "flags": (CONFIG_EVENTS if events else 0) | (CONFIG_TAG_OPTION if tag_option else 0),
                 "parking": parking,
                 "throttle": 0 if throttle is None else throttle + 1,
                 "first_port": FIRST_PORT,
@@ -168,6 +173,12 @@ class Core:
         started, joined, forgotten = (self._count(self._counter[n]) for n in LIVE)
         return started + joined - forgotten
 
+    def table_sizes(self) -> dict[str, int]:
+        """Entries in each table that sessions fill."""
+        tables = {"sessions": self.sessions_map, "records": self.reconfig_map, "egress": self.egress_map,
+                  "ingress": self.ingress_map}  # fmt: skip
+        return {name: sum(1 for _ in table.items()) for name, table in tables.items()}
+
     def session(self, nonce: int) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.sessions_map.get(nonce)
         return found
@@ -175,9 +186,18 @@ class Core:
     def sessions(self) -> Iterator[tuple[int, dict[str, Any]]]:
         yield from self.sessions_map.items()
 
+    def new_txid(self, nonce: int) -> int:
+        """A transaction of an epoch that is new to the session, as far as this agent has heard (core/freshness.h)."""
+        s = self.session(nonce)
+        epoch = (s["newest"] >> 16) + 1 if s else 1
+        return (epoch << 16 & 0xFFFFFFFF) | int.from_bytes(os.urandom(2), "little") | 1
+
     def record(self, nonce: int, side: int) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.reconfig_map.get({"nonce": nonce, "side": side})
         return found
+
+    def records(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        yield from self.reconfig_map.items()
 
     def session_of(self, local: tuple[str, int], remote: tuple[str, int]) -> int | None:
         """The nonce of the session of a local socket."""
@@ -211,7 +231,8 @@ class Core:
         return self.programs.events(lambda data: on_event(self.decode_event(data)))
 
 
-def new_txid() -> int:
+def beat_txid() -> int:
+    """A number for one heartbeat."""
     return int.from_bytes(os.urandom(4), "little") | 1
 
 

@@ -8,14 +8,15 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dysco_ns import netns
 from dysco_ns.agent import requests
 from dysco_ns.agent.backends import forget, open_backend
-from dysco_ns.agent.core import Core, Event, Events, address_of_value, new_txid
+from dysco_ns.agent.changes import Patience, change_session
+from dysco_ns.agent.core import Core, Event, Events, address_of_value, beat_txid
 from dysco_ns.agent.domains import Domains
 from dysco_ns.agent.expiry import Expiry
 from dysco_ns.agent.hops import Hops
@@ -23,10 +24,12 @@ from dysco_ns.agent.leader import CONTROL_GO, CONTROL_RIGHT_OF, PARK, Leader, Ou
 from dysco_ns.agent.migration import Migration
 from dysco_ns.agent.parking import Parking
 from dysco_ns.agent.policies import Policies
+from dysco_ns.agent.triggers import Triggers
 from dysco_ns.ebpf.btf import Btf
 
 LINE_BYTES = 1 << 20
 HOPS_S = 1.0
+SWEEP_S = 10.0
 READ_S = 0.25
 CLOSE_AGAIN_S, CLOSE_UNTIL_S = 0.2, 10.0
 EVENT_BACKLOG = 20000
@@ -66,6 +69,9 @@ class Daemon:
         self._policy_slots = 0
         self.domains = Domains(self.core, settings.key, settings.domains)
         self.throttle = settings.throttle
+        self.triggers = Triggers(self.core)
+        self._work: set[asyncio.Future[Any]] = set()
+        self.tag_option = not self.core.programs.marks
         self.parking = Parking(self.core)
         self.expiry = Expiry(self.core, settings.idle_s, settings.heartbeat_s)
 
@@ -90,6 +96,7 @@ class Daemon:
             policy_slots=policy_slots,
             throttle=self.throttle,
             parking=self.parking.index,
+            tag_option=self.tag_option,
         )
 
     def look_around(self) -> None:
@@ -178,7 +185,11 @@ class Daemon:
             await asyncio.sleep(READ_S)
 
     async def _chores(self) -> None:
+        swept = 0.0
         while True:
+            if (now := time.monotonic()) - swept > SWEEP_S:
+                self.leader.sweep(self.core.records(), now)
+                swept = now
             await asyncio.to_thread(self.look_around)  # pyroute2 runs a loop of its own
             await asyncio.to_thread(self.hops.refresh)
             await asyncio.sleep(HOPS_S)
@@ -189,16 +200,14 @@ class Daemon:
         now = time.monotonic()
         self.leader.handle(event, now)
         self._poke.set()
-        if event.kind == "trigger":
-            self.reconfigure(event.nonce, {"right_anchor": address_of_value(event.value), "flags": CONTROL_RIGHT_OF})
-        elif event.kind == "moved":
-            self.reconfigure(event.nonce, {"right_anchor": address_of_value(event.value)})
+        if event.kind in ("trigger", "moved"):
+            self._triggered(event)
         elif event.kind in ("unpark", "cancelled"):
             self._unpark(event)
         elif event.kind == "left_chain":
             self._close_sockets(event.nonce)
         elif event.kind == "session_silent":
-            self.core.command("heartbeat", nonce=event.nonce, txid=new_txid())
+            self.core.command("heartbeat", nonce=event.nonce, txid=beat_txid())
             return
         self._publish(
             {
@@ -210,6 +219,17 @@ class Daemon:
                 "side": ("left", "right")[event.side & 1],
             }
         )
+
+    def _triggered(self, event: Event) -> None:
+        """The right neighbour wants to leave the chain of a session, or a new path to itself."""
+        fields = {"right_anchor": address_of_value(event.value), "flags": CONTROL_RIGHT_OF if event.kind == "trigger" else 0}
+        self.keep([asyncio.ensure_future(change_session(self, event.nonce, lambda _: fields, Patience()))])
+
+    def keep(self, work: Iterable[asyncio.Future[Any]]) -> None:
+        """Holds on to work for which nobody waits, until it is done."""
+        for task in work:
+            self._work.add(task)
+            task.add_done_callback(self._work.discard)
 
     def _unpark(self, event: Event) -> None:
         """What waits for a session goes now: on the new path, or, if the attempt was cancelled, on the old one."""

@@ -14,10 +14,10 @@ CALM, FULL = 0.25, 0.75  # shares of the session table: full patience up to the 
 LOOK_S, CALM_PASS_S, IDLE_PASS_S = 0.25, 5.0, 30.0
 
 
-def linger_s(share: float) -> float:
+def linger_s(share: float, most_s: float = LINGER_S) -> float:
     """How long a session that is over stays when this share of the table is in use."""
     patience = min(max((FULL - share) / (FULL - CALM), 0.0), 1.0)
-    return max(patience * LINGER_S, LEAST_LINGER_S)
+    return max(patience * most_s, LEAST_LINGER_S)
 
 
 class Expiry:
@@ -27,6 +27,7 @@ class Expiry:
         self.core = core
         self.idle_s = idle_s
         self.beat_s = beat_s  # silence after which the neighbours are asked; 0: never
+        self.most_linger_s = LINGER_S
         self.clock = clock
         self._pass_at = self._idle_at = 0.0
 
@@ -36,9 +37,9 @@ class Expiry:
         if share <= CALM and now < min(self._pass_at, self._idle_at):
             return False
         idle = now >= self._idle_at
-        done = self.core.expire(linger_s(share), self.idle_s if idle else 0.0, self.beat_s)
+        done = self.core.expire(linger_s(share, self.most_linger_s), self.idle_s if idle else 0.0, self.beat_s)
         if done:
-            self._pass_at = now + CALM_PASS_S
+            self._pass_at = now + min(CALM_PASS_S, self.most_linger_s)
             self._idle_at = now + self._idle_pass_s() if idle else self._idle_at
         return not done
 
@@ -46,8 +47,13 @@ class Expiry:
         """Heartbeats after this silence from now on; 0: none."""
         self.beat_s, self._idle_at = beat_s, 0.0
 
+    def linger(self, most_s: float) -> None:
+        """Sessions that are over stay no longer than this from now on."""
+        self.most_linger_s, self._pass_at = max(most_s, LEAST_LINGER_S), 0.0
+
     def _idle_pass_s(self) -> float:
-        return min(IDLE_PASS_S, self.beat_s / 2) if self.beat_s else IDLE_PASS_S
+        """Often enough that neither an idle time-out nor a heartbeat is late by more than half of itself."""
+        return min(IDLE_PASS_S, self.idle_s / 2, self.beat_s / 2 or IDLE_PASS_S)
 
     async def run(self) -> None:
         while True:

@@ -19,6 +19,7 @@ from pyroute2 import IPRoute
 from dysco_ns.agent.core import Core
 
 FIRST_OF_DAEMON, END_OF_DAEMON = 512, 1024
+SHARED = FIRST_OF_DAEMON - 8  # SHARED_NEXT_HOPS: below it those of one neighbour each
 DISCARD_PORT = 9
 ANY = "0.0.0.0"
 READY_TRIES, READY_S = 50, 0.01
@@ -70,7 +71,7 @@ class Hops:
         """Writes what the kernel knows now over what is in use."""
         raw = self._core.programs.map("next_hop_count").raw(bytes(4), 4)
         used = struct.unpack("<I", raw)[0] if raw else 0
-        indices = [*range(1, min(used, FIRST_OF_DAEMON - 1) + 1), *range(FIRST_OF_DAEMON, self._next)]
+        indices = [*range(1, min(used, SHARED - 1) + 1), *range(FIRST_OF_DAEMON, self._next)]
         if not indices:
             return
         with IPRoute() as ip:

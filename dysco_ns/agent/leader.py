@@ -8,22 +8,24 @@ The data path never waits for it; it only repeats what may have been lost.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from dysco_ns.agent.core import Event, new_txid
+from dysco_ns.agent.core import Event
 
 FIRST_REPEAT_S, LAST_REPEAT_S = 0.02, 0.5
 GIVE_UP_S = 3.0  # no new path until then: cancel
 RELEASE_FIRST_S, RELEASE_LAST_S = 0.02, 1.0
 FORGET_S = 2.0  # a record that has settled is dropped after this
+PARK_GIVE_UP_S = 30.0  # new data waits no longer than this for an old path that does not drain: cancel
 SIDE_RIGHT = 1
 CONTROL_RIGHT_OF, CONTROL_PARK, CONTROL_GO = 1, 64, 128
 
 PARK = 262144  # RECONFIG_PARK
+SETTLING = 4  # PHASE_SETTLING
 
-RETRY_HELPS = {"locked", "busy", "timeout", "not_spliced", "bad_state"}
+RETRY_HELPS = {"locked", "busy", "stale", "timeout", "not_spliced", "bad_state"}
 REASONS = {
     "no_session": "no such session here (it may be over; `dysco sessions` lists them)",
     "session_over": "the session is over",
@@ -33,6 +35,7 @@ REASONS = {
     "options": "the two sessions of the proxy negotiated different timestamps",
     "busy": "an earlier reconfiguration of the session is not finished",
     "no_route": "no route to the next host of the new path",
+    "stale": "another reconfiguration of the session is newer than this agent knew",
     "bad_state": "the session is not established",
     "no_room": "the agent's tables are full",
     "nat": "the left neighbour is behind a NAT without an agent: start it from that side",
@@ -46,6 +49,8 @@ class CorePort(Protocol):
     def command(self, kind: str, **fields: Any) -> str: ...
 
     def record(self, nonce: int, side: int) -> dict[str, Any] | None: ...
+
+    def new_txid(self, nonce: int) -> int: ...
 
 
 @dataclass
@@ -106,7 +111,7 @@ class Leader:
     ) -> None:
         """Requests the lock for a change (fields of struct command); `done` hears how it ended.  `migrate` is called
         when both anchors hold back new data and the old path has drained; then `migrated` must be."""
-        txid, now = new_txid(), time.monotonic()
+        txid, now = self._core.new_txid(nonce), time.monotonic()
         attempt = Attempt(nonce, txid, now, now + FIRST_REPEAT_S, FIRST_REPEAT_S, migrate=migrate)
         if migrate:
             change = {**change, "flags": change.get("flags", 0) | CONTROL_PARK}
@@ -142,7 +147,7 @@ class Leader:
         if event.kind == "lock_refused":
             self._end(attempt, Outcome(event.nonce, "refused", self._reason(event.value)))
         elif event.kind == "new_path_ready":
-            attempt.ready, attempt.wait = True, RELEASE_FIRST_S
+            attempt.ready, attempt.started, attempt.wait = True, now, RELEASE_FIRST_S
             attempt.next_at = now + RELEASE_FIRST_S
         elif event.kind == "drained":
             attempt.next_at = now
@@ -150,7 +155,7 @@ class Leader:
             attempt.migration = "under way"
             attempt.migrate()
         elif event.kind == "old_path_gone":
-            self._end(attempt, self._success(event))
+            self._end(attempt, self._success(attempt))
         elif event.kind == "cancelled":
             self._end(attempt, Outcome(event.nonce, "cancelled", self._why(attempt)))
 
@@ -162,14 +167,14 @@ class Leader:
         refusals: dict[int, str] = getattr(self._core, "refusals", {})
         return refusals.get(value, str(value))
 
-    def _success(self, event: Event) -> Outcome:
-        r = self._core.record(event.nonce, SIDE_RIGHT) or {}
+    def _success(self, attempt: Attempt) -> Outcome:
+        r = self._core.record(attempt.nonce, SIDE_RIGHT) or {}
 
         def since(name: str) -> float | None:
             return (r[name] - r["lock_ns"]) / 1000 if r.get(name) else None
 
-        migration_us = self.attempts[event.nonce].migration_us
-        return Outcome(event.nonce, "done", "", since("ready_ns"), since("first_byte_ns"), since("drained_ns"), migration_us)
+        times = since("ready_ns"), since("first_byte_ns"), since("drained_ns")
+        return Outcome(attempt.nonce, "done", "", *times, attempt.migration_us)
 
     # ---- timers ----
 
@@ -189,6 +194,8 @@ class Leader:
         last = RELEASE_LAST_S if attempt.ready else LAST_REPEAT_S
         attempt.wait = min(attempt.wait * 2, last)
         attempt.next_at = now + attempt.wait
+        if attempt.ready and attempt.migrate and not attempt.migration and now - attempt.started > PARK_GIVE_UP_S:
+            attempt.migration, attempt.started = "the old path has not drained", now
         failed = attempt.migration not in ("", "under way", "done")
         if attempt.ready and not failed:
             self._send(attempt, "release", flags=CONTROL_GO if attempt.migration == "done" else 0)
@@ -208,8 +215,25 @@ class Leader:
                 self._end(attempt, Outcome(attempt.nonce, "cancelled", self._why(attempt)))
 
     def _send(self, attempt: Attempt, what: str, **fields: Any) -> None:
-        if self._core.command(what, nonce=attempt.nonce, txid=attempt.txid, **fields) == "no_session":
+        reason = self._core.command(what, nonce=attempt.nonce, txid=attempt.txid, **fields)
+        if reason in ("no_session", "session_over"):
             self._end(attempt, Outcome(attempt.nonce, "failed", "session_over"))
+        elif reason == "bad_state" and what == "release":
+            self._overheard(attempt)
+
+    def _overheard(self, attempt: Attempt) -> None:
+        """An event may get lost when the ring is full; the record has what it told."""
+        r = self._core.record(attempt.nonce, SIDE_RIGHT)
+        if r and r["txid"] == attempt.txid and r["phase"] >= SETTLING:
+            self._end(attempt, self._success(attempt))
+
+    def sweep(self, records: Iterable[tuple[dict[str, Any], dict[str, Any]]], now: float) -> None:
+        """Records that settle, or have, and that no event or daemon remembers: they end by time all the same."""
+        remembered = {(nonce, txid, side) for _, nonce, txid, side in self._forget}
+        for key, r in records:
+            which = (key["nonce"], r["txid"], key["side"])
+            if r["phase"] >= SETTLING and which not in remembered:
+                self._forget.append((now + FORGET_S, *which))
 
     # ---- ends ----
 

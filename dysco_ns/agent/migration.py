@@ -9,6 +9,7 @@ the connection mark, which firewalls set by what they have seen in a session.  O
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import time
 from dataclasses import dataclass
@@ -38,15 +39,22 @@ def export_state(session: Json) -> Json:
             found = conntrack.entry("get", tuple_orig=_tuple_of(session["left_tuple"]))
         except NetlinkError as error:
             raise NoState(f"conntrack has no entry for the session here ({error.args[-1]})") from error
-    return {"conntrack": {"mark": found[0].get_attr("CTA_MARK") or 0}}
+    known = {"mark": found[0].get_attr("CTA_MARK") or 0, "labels": found[0].get_attr("CTA_LABELS") or 0}
+    return {"conntrack": {name: int(value) for name, value in known.items()}}
 
 
 def import_state(session: Json, state: Json) -> None:
-    """Puts it into the entry that the new path's handshake has made.  NoState if there is none."""
+    """Puts it into the entry that the new path's handshake has made.  NoState if there is none, or it cannot hold that."""
+    found = state["conntrack"]
+    values = {"mark": int(found["mark"])}
+    if labels := int(found.get("labels", 0)):  # a firewall whose rules name none has no room for them
+        values |= {"labels": labels}
     with NFCTSocket() as conntrack:
         try:
-            conntrack.entry("set", tuple_orig=_tuple_of(session["left_tuple"]), mark=int(state["conntrack"]["mark"]))
+            conntrack.entry("set", tuple_orig=_tuple_of(session["left_tuple"]), **values)
         except NetlinkError as error:
+            if error.code == errno.ENOSPC:
+                raise NoState("conntrack here knows no connection labels (no rule uses them)") from error
             raise NoState(f"conntrack has no entry for the session here ({error.args[-1]})") from error
 
 
@@ -65,6 +73,8 @@ class Migration:
             problem = ""
         except (AgentRefused, NoAgent, OSError) as error:
             problem = str(error) or "no answer"
+        except (ValueError, KeyError, TypeError) as error:
+            problem = f"an agent's answer makes no sense: {error!r}"
         return problem, (time.monotonic() - started) * 1e6
 
     def _move(self, session: str) -> None:

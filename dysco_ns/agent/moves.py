@@ -11,7 +11,6 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from dysco_ns.agent.core import new_txid
 from dysco_ns.agent.leader import REASONS, RETRY_HELPS
 from dysco_ns.agent.view import FIRST, LAST
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from dysco_ns.agent.daemon import Daemon
 
 Json = dict[str, Any]
-ASK_AGAIN_S, LOOK_S = 0.5, 0.01
+LEAD_AGAIN_S, ASK_AGAIN_S, LOOK_S = 0.5, 8.0, 0.01  # triggers are repeated by themselves
 
 
 def uses(s: Json) -> str | None:
@@ -55,7 +54,7 @@ async def move(daemon: Daemon, nonce: int, new: str, timeout_s: float) -> Json:
             return result
         elif time.monotonic() - started > timeout_s:
             reason = "timeout"
-        elif time.monotonic() - asked > ASK_AGAIN_S:
+        elif time.monotonic() - asked > (LEAD_AGAIN_S if s["flags"] & FIRST else ASK_AGAIN_S):
             asked = time.monotonic()
             reason = _ask(daemon, nonce, s)
         else:
@@ -69,4 +68,4 @@ def _ask(daemon: Daemon, nonce: int, s: Json) -> str:
         if nonce not in daemon.leader.attempts:
             daemon.reconfigure(nonce, {"right_anchor": s["right_sub"]["dst"]})
         return "not"
-    return daemon.core.command("trigger", nonce=nonce, txid=new_txid())
+    return daemon.triggers.new_path(nonce)

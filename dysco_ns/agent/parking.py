@@ -2,16 +2,17 @@
 """Where segments wait while a middlebox's state moves: the queue of a tap device that leads nowhere but here.
 
 The core redirects them there as the stack has written them.  When they may go they are sent again, with a mark by which
-the core lets them pass.  The queue has an end; what does not fit is dropped, and TCP sends it again.
+the core lets them pass.  There is room for so many; what does not fit is dropped, and TCP sends it again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
 import struct
-from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from pyroute2 import IPRoute
@@ -19,7 +20,7 @@ from pyroute2 import IPRoute
 from dysco_ns.agent.core import Core
 
 NAME = b"dysco-park"
-QUEUE = 1000  # segments, of all sessions together
+QUEUE = 1000  # segments in the device's queue, and as many that have been read from it, of all sessions together
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 MARK_PARKED = 0x44790003
 SO_MARK = 36
@@ -27,12 +28,37 @@ FRAME_BYTES = 1 << 16
 IP_AT, TCP_AT = 14, 34
 
 
+class Waiting:
+    """What has been read from the queue while another session's segments were looked for: by session, in order."""
+
+    def __init__(self, most: int = QUEUE) -> None:
+        self._frames: dict[int, list[bytes]] = {}
+        self._most = most
+
+    def __len__(self) -> int:
+        return sum(map(len, self._frames.values()))
+
+    def put(self, nonce: int, frame: bytes) -> bool:
+        """False: there is no room."""
+        if len(self) >= self._most:
+            return False
+        self._frames.setdefault(nonce, []).append(frame)
+        return True
+
+    def take(self, nonce: int) -> list[bytes]:
+        return self._frames.pop(nonce, [])
+
+    def keep(self, live: Callable[[int], bool]) -> None:
+        """Sessions that have ended meanwhile wait for nothing."""
+        self._frames = {nonce: frames for nonce, frames in self._frames.items() if live(nonce)}
+
+
 class Parking:
     """Of one agent; `index` of its interface is 0 where there can be none (no /dev/net/tun, or no parking)."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._waiting: dict[int, list[bytes]] = defaultdict(list)  # by session
+        self._waiting = Waiting()
         self.index = 0
         if not core.programs.parks:
             return
@@ -50,29 +76,35 @@ class Parking:
         self._out.setsockopt(socket.SOL_SOCKET, SO_MARK, MARK_PARKED)
 
     def release(self, nonce: int) -> int:
-        """Sends what waits for a session, in order; returns how many segments."""
-        if not self.index:
-            return 0
-        self._collect()
-        segments = self._waiting.pop(nonce, [])
-        if segments:
+        """Sends what waits for a session, in order, until nothing is left; returns how many segments."""
+        sent = 0
+        while self.index and (frames := self._next(nonce)):
             self._out.bind((self._core.interfaces[0].name, 0))  # the core finds the true one
-        for frame in segments:
-            try:
-                self._out.send(frame)
-            except OSError:  # a queue is full: TCP sends it again
-                continue
-        return len(segments)
+            for frame in frames:
+                with contextlib.suppress(OSError):  # a queue is full: TCP sends it again
+                    self._out.send(frame)
+            sent += len(frames)
+        self._waiting.keep(self._lives)
+        return sent
 
-    def _collect(self) -> None:
-        while True:
+    def _next(self, nonce: int) -> list[bytes]:
+        """Segments of a session that have come so far; those of others are put aside."""
+        found = self._waiting.take(nonce)
+        for _ in range(4 * QUEUE):  # or else a daemon that is slow would never end
             try:
                 frame = os.read(self._fd, FRAME_BYTES)
             except BlockingIOError:
-                return
+                break
             session = self._session_of(frame)
-            if session:
-                self._waiting[session].append(frame)
+            if session == nonce:
+                found.append(frame)
+            elif session:
+                self._waiting.put(session, frame)
+        return found
+
+    def _lives(self, nonce: int) -> bool:
+        s = self._core.session(nonce)
+        return bool(s and not s["over_ns"])
 
     def _session_of(self, frame: bytes) -> int | None:
         if len(frame) < TCP_AT + 4 or frame[12:14] != b"\x08\x00":

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,14 +85,19 @@ class Policies:
 
     def restore(self) -> None:
         """Puts into force what an earlier daemon of this namespace has kept."""
-        if not self._path.exists():
+        kept = self.restore_types()
+        if not kept:
             return
-        kept = json.loads(self._path.read_text())
-        for t in kept["types"]:
-            self.types.set(t["name"], t["members"], t["choose"])
         self.policies = [replace(self.make(request), id=request["id"]) for request in kept["policies"]]
         self._next_id = 1 + max((p.id for p in self.policies), default=0)
         self._write()
+
+    def restore_types(self) -> dict[str, Any]:
+        """The types alone; returns all that was kept, empty if nothing was."""
+        kept: dict[str, Any] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        for t in kept.get("types", ()):
+            self.types.set(t["name"], t["members"], t["choose"])
+        return kept
 
     def add(self, request: Mapping[str, Any]) -> int:
         policy = self.make(request)
@@ -107,7 +112,7 @@ class Policies:
         self.policies = [p for p in self.policies if p.id != number]
         self._write()
 
-    def apply(self, requests: list[Mapping[str, Any]]) -> list[int]:
+    def apply(self, requests: Sequence[Mapping[str, Any]]) -> list[int]:
         """Replaces all policies by these, or none if one of them is wrong."""
         fresh = [self.make(r) for r in requests]
         self._check_room(len(fresh))
@@ -160,3 +165,21 @@ class Policies:
         self._path.write_text(json.dumps(kept))
 
     _written = 0
+
+
+class _NoTable:
+    """For policies that are only checked and kept."""
+
+    def set_policy(self, slot: int, policy: dict[str, Any]) -> None: ...
+
+    def set_type(self, slot: int, fields: dict[str, Any]) -> None: ...
+
+    def member_sessions(self) -> dict[str, int]:
+        return {}
+
+
+def preload(path: Path, requests: Sequence[Mapping[str, Any]]) -> None:
+    """Makes these the policies with which the next daemon starts, or none if one is wrong; types that were kept stay."""
+    policies = Policies(_NoTable(), {}, lambda count: None, path)
+    policies.restore_types()
+    policies.apply(requests)

@@ -6,15 +6,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dysco_ns.agent import moves, view
-from dysco_ns.agent.core import new_txid
+from dysco_ns.agent.changes import DEFAULT_TIMEOUT_S, Misfit, Patience, change_session
 from dysco_ns.agent.domains import BadDomain
 from dysco_ns.agent.filters import BadFilter, Matcher
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, REASONS, RETRY_HELPS, Outcome
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 AT_ONCE = 16  # reconfigurations that one request keeps under way
-DEFAULT_TIMEOUT_S = 30.0
-RETRIES, RETRY_S = 6, 0.05  # of a request that met another reconfiguration; the pause doubles
-RETRY_BY_ITSELF = {"locked", "busy"}
+MAX_RETRIES = 20
+LOOK_S = 0.02
 
 
 class Refused(Exception):
@@ -71,6 +70,7 @@ async def _ping(daemon: Daemon, _: Json) -> Json:
         "interfaces": [{"name": i.name, "address": i.address} for i in daemon.interfaces],
         "hmac": bool(daemon.settings.key),
         "throttle": daemon.throttle,
+        "tag": "option" if daemon.tag_option else "mark",
         "heartbeat_s": daemon.expiry.beat_s,
     }
 
@@ -98,7 +98,7 @@ async def _sessions(daemon: Daemon, _: Json) -> Json:
 
 
 async def _stats(daemon: Daemon, _: Json) -> Json:
-    return {"counters": daemon.core.counters()}
+    return {"counters": daemon.core.counters(), "tables": daemon.core.table_sizes()}
 
 
 async def _key_set(daemon: Daemon, request: Json) -> Json:
@@ -132,12 +132,20 @@ async def _type_remove(daemon: Daemon, request: Json) -> Json:
 
 
 async def _tune(daemon: Daemon, request: Json) -> Json:
-    """heartbeat_s: seconds of silence, 0 never; throttle: most bytes of window offered meanwhile, null no limit."""
+    """heartbeat_s: seconds of silence, 0 never; throttle: most bytes of window offered meanwhile, null no limit;
+    linger_s: most seconds for which a session that is over stays in the tables;
+    tag: option if this middlebox takes packets to user space, else mark."""
     if "heartbeat_s" in request:
         daemon.expiry.ask_after(max(float(request["heartbeat_s"]), 0.0))
+    if "linger_s" in request:
+        daemon.expiry.linger(float(request["linger_s"]))
     if "throttle" in request:
         throttle = request["throttle"]
         daemon.throttle = None if throttle is None else max(int(throttle), 0)
+    if "tag" in request:
+        if request["tag"] not in ("mark", "option"):
+            raise Refused(f"tag {request['tag']}: use mark or option")
+        daemon.tag_option = request["tag"] == "option"
     daemon.configure_again()
     return {}
 
@@ -165,7 +173,7 @@ async def _splice(daemon: Daemon, request: Json) -> Json:
     deltas = [int(request.get("delta_ab", 0)) & 0xFFFFFFFF, int(request.get("delta_ba", 0)) & 0xFFFFFFFF]
     reason = core.command("splice", nonce=arriving, peer=leaving, delta=deltas)
     if reason == "not" and request.get("remove", True):
-        reason = core.command("trigger", nonce=arriving, txid=new_txid(), flags=CONTROL_RIGHT_OF)
+        reason = daemon.triggers.take_out(arriving)
     if reason != "not":
         raise Refused(REASONS.get(reason, reason), reason in RETRY_HELPS)
     return {"session": f"{arriving:016x}", "peer": f"{leaving:016x}"}
@@ -227,10 +235,10 @@ class Change:
     until: str | None = None
 
     def command(self, s: Json) -> Json:
-        """The fields of struct command for a session.  Refused if the session does not lie as the change assumes."""
+        """The fields of struct command for a session.  Misfit if the session does not lie as the change assumes."""
         neighbour = s["right_sub"]["dst"]
         if self.leaving and self.leaving != neighbour:
-            raise Refused(f"{self.leaving} is not the right neighbour here, {neighbour} is: ask the host left of it (--at)")
+            raise Misfit(f"{self.leaving} is not the right neighbour here, {neighbour} is: ask the host left of it (--at)")
         chain = {"chain": self.chain, "chain_length": len(self.chain)}
         if self.until or not self.leaving:
             return {"right_anchor": self.until or neighbour, **chain}
@@ -262,42 +270,52 @@ def _change(daemon: Daemon, request: Json) -> Change:
 async def _reconfigure(daemon: Daemon, request: Json) -> Json:
     nonces, change = _selected(daemon, request, leads=True), _change(daemon, request)
     migration = Migration(*map(str, request["migrate"])) if "migrate" in request else None
-    gate = asyncio.Semaphore(AT_ONCE)
-    retries = int(request.get("retries", RETRIES))
-    timeout = float(request.get("timeout_s", DEFAULT_TIMEOUT_S))
-
-    async def once(nonce: int) -> Outcome:
-        finished: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-
-        def end(outcome: Outcome) -> None:
-            if not finished.done():
-                finished.set_result(outcome)
-
-        s = daemon.core.session(nonce)
-        if not s:
-            return Outcome(nonce, "refused", "no_session")
-        try:
-            daemon.reconfigure(nonce, change.command(s), end, migration)
-        except Refused as error:
-            return Outcome(nonce, "refused", str(error))
-        try:
-            return await asyncio.wait_for(finished, timeout)
-        except TimeoutError:
-            return Outcome(nonce, "failed", f"not finished after {timeout:g} s; it goes on")
+    gate, patience = asyncio.Semaphore(AT_ONCE), _patience(request)
 
     async def one(nonce: int) -> Outcome:
         async with gate:
-            for turn in range(retries):
-                outcome = await once(nonce)
-                if outcome.outcome != "refused" or outcome.reason not in RETRY_BY_ITSELF:
-                    return outcome
-                await asyncio.sleep(random.uniform(0.5, 1.5) * RETRY_S * 2**turn)
-            return await once(nonce)
+            return await change_session(daemon, nonce, change.command, patience, migration)
 
     work = [asyncio.create_task(one(nonce)) for nonce in nonces]
     if not request.get("wait", True):
+        daemon.keep(work)
         return {"started": [f"{n:016x}" for n in nonces]}
     return {"results": [(await task).as_json() for task in work]}
+
+
+def _patience(request: Json) -> Patience:
+    """retries, retry_pause_s, timeout_s.  Refused if they make no sense."""
+    usual = Patience()
+    patience = Patience(
+        int(request.get("retries", usual.retries)),
+        float(request.get("retry_pause_s", usual.pause_s)),
+        float(request.get("timeout_s", usual.timeout_s)),
+    )
+    if not (0 <= patience.retries <= MAX_RETRIES and patience.pause_s >= 0 and patience.timeout_s > 0):
+        raise Refused(f"retries are 0 to {MAX_RETRIES}, pauses and time-outs not negative")
+    return patience
+
+
+def _may_leave(s: Json | None) -> bool:
+    """Whether this host is a middlebox of the session, by its arriving half if it terminates TCP."""
+    return bool(s and s["left_sub"]["dport"] and (s["right_sub"]["dport"] or s["flags"] & view.SPLICED))
+
+
+async def _leave(daemon: Daemon, request: Json) -> Json:
+    """This middlebox asks its left neighbours to take it out of sessions; the answer says what came of it."""
+    timeout = _patience(request).timeout_s
+
+    async def one(nonce: int) -> Json:
+        reason = daemon.triggers.take_out(nonce)
+        until = time.monotonic() + timeout
+        while reason == "not" and not (s := daemon.core.session(nonce) or {"flags": view.LEFT_CHAIN})["flags"] & view.LEFT_CHAIN:
+            reason = "timeout" if time.monotonic() > until else "not"
+            await asyncio.sleep(LOOK_S)
+        outcome = Outcome(nonce, "done") if reason == "not" else Outcome(nonce, "refused", reason)
+        return outcome.as_json()
+
+    nonces = [n for n in _selected(daemon, request, leads=False) if _may_leave(daemon.core.session(n))]
+    return {"results": await asyncio.gather(*(one(nonce) for nonce in nonces))}
 
 
 async def _state_export(daemon: Daemon, request: Json) -> Json:
@@ -362,4 +380,5 @@ HANDLERS: dict[str, Callable[[Daemon, Json], Awaitable[Json]]] = {
     "state_import": _state_import,
     "select": _select,
     "reconfigure": _reconfigure,
+    "leave": _leave,
 }

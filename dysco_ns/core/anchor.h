@@ -69,7 +69,7 @@ INLINE void emission_take(struct scratch *x, u32 length, u32 cleared, u32 hop)
 	__builtin_memcpy(s->new, s->old, sizeof(s->new));
 }
 
-enum { NOT_ON_A_BARE_ACK = TCP_FIN | TCP_PSH | TCP_URG };
+enum { NOT_ON_A_BARE_ACK = TCP_FIN | TCP_PSH | TCP_URG | TCP_CWR, NOT_ON_A_HEAD = TCP_FIN | TCP_PSH };
 
 INLINE int leave_on(struct packet *p, u32 hop) { return segment_write(p) ? VERDICT_DROP : port_leave(p, hop); }
 
@@ -88,7 +88,7 @@ INLINE int leave_on_both(struct packet *p, struct scratch *x, struct entry *e, s
 		return leave_on(p, e->next_hop);
 	}
 	header_for_old(s, e, plan);
-	emission_take(x, head, NOT_ON_A_BARE_ACK, e->next_hop);
+	emission_take(x, head, head ? NOT_ON_A_HEAD : NOT_ON_A_BARE_ACK, e->next_hop);
 	if (!head) {
 		port_emit(p);
 	} else if (port_split(p, head)) { /* the head leaves, TCP sends the rest again */
@@ -100,6 +100,8 @@ INLINE int leave_on_both(struct packet *p, struct scratch *x, struct entry *e, s
 	if (plan->park)
 		return head ? VERDICT_DROP : port_park(p); /* what straddles is sent again */
 	header_for_new(s, r, plan);
+	if (head)
+		header_advance(s->new, head);
 	if (segment_write(p))
 		return VERDICT_DROP;
 	if (head && port_split_finish(p))
@@ -300,6 +302,8 @@ INLINE int anchor_ingress(struct packet *p)
 	struct in_plan plan = {};
 	u64 now = port_now();
 	plan_in_start(&plan, s, e, r, new_path);
+	struct entry *out = port_egress(&r->out_key);
+	plan.sent_high = out ? out->seen.seq_high : 0;
 	port_lock(r);
 	if (new_path)
 		plan_in_new(&plan, r, s, now);
@@ -320,7 +324,7 @@ INLINE int anchor_ingress(struct packet *p)
 	if (plan.answer)
 		return answer_on_spot(p, x, e, &key, r, plan.answer_ack);
 	if (new_path && r->phase == PHASE_SETTLING)
-		settle(r, port_egress(&r->out_key), e, e->nonce, e->side, 0);
+		settle(r, out, e, e->nonce, e->side, 0);
 	if (plan.drop)
 		return VERDICT_DROP;
 	return arrive(p, s, e, &plan);

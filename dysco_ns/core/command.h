@@ -22,7 +22,7 @@ INLINE void control_start(struct scratch *x, const struct reconfig *r, u64 nonce
 	m->right_anchor = r->right_anchor;
 	m->handle = r->handle;
 	struct five_tuple out_key = r->out_key;
-	m->right_delta = be32_of(delta_of(port_egress(&out_key), m));
+	m->delta = be32_of(delta_of(port_egress(&out_key), m));
 	if (!r->handle && r->flags & RECONFIG_RIGHT_OF)
 		m->flags |= CONTROL_RIGHT_OF;
 	m->flags |= r->flags & RECONFIG_PARK ? CONTROL_PARK : 0;
@@ -61,8 +61,11 @@ INLINE u32 command_reconfigure(struct packet *p, struct scratch *x, struct confi
 		return REFUSED_BAD_STATE;
 	if (c->flags & CONTROL_PARK && !config->parking)
 		return REFUSED_PARKING;
+	if (!transaction_new(s, c->txid))
+		return REFUSED_STALE;
 	if (lock_take(s, c->txid, s->right_sub.src))
 		return REFUSED_LOCKED;
+	transaction_note(s, c->txid);
 	r = (struct reconfig *)x->reconfig;
 	__builtin_memset(r, 0, sizeof(*r));
 	r->txid = c->txid;
@@ -89,6 +92,21 @@ INLINE u32 command_reconfigure(struct packet *p, struct scratch *x, struct confi
 	return control_start_send(p, x, config, r);
 }
 
+/* The old path has failed while it was still needed: what was on it is lost, and with it the session (paper III-G).  The other
+ * anchor hears it by a reset on the new path. */
+INLINE u32 old_path_failed(struct packet *p, struct scratch *x, struct session *s, u64 nonce, const struct reconfig *r,
+			   const struct entry *out)
+{
+	u32 next = r->flags & RECONFIG_CUTOFF ? seq_max(out->seen.seq_high, r->old_sent) - r->beta_out : r->isn_out + 1;
+	struct frame_header f = { r->new_out.to, next, 0, TCP_RST, 0 };
+
+	frame_start(x, &f);
+	if (!frame_finish(p, 0))
+		port_send_copy(p, r->new_next_hop);
+	s->flags |= SESSION_RST;
+	return session_lost(s, nonce, r->right_anchor, SIDE_RIGHT);
+}
+
 /* REPEAT, RELEASE and CANCEL concern a reconfiguration that this agent leads. */
 INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *config, const struct command *c)
 {
@@ -99,6 +117,8 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 
 	if (!s || !r || r->txid != c->txid)
 		return REFUSED_NO_SESSION;
+	if (r->flags & RECONFIG_CANCEL && c->kind != COMMAND_CANCEL)
+		return REFUSED_BAD_STATE;
 	s->lock_until_ns = port_now() + LOCK_LEASE_NS;
 	if (c->kind == COMMAND_REPEAT && r->phase == PHASE_HANDSHAKE) {
 		u32 hop = new_path_syn(p, nonce);
@@ -108,7 +128,11 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 	}
 	u32 type = MESSAGE_REQUEST_LOCK, flags = 0, beta = 0;
 	if (c->kind == COMMAND_CANCEL) {
-		if (!can_undo(r) || (r->phase < PHASE_READY && r->flags & RECONFIG_SYN_ACK))
+		port_lock(r);
+		u32 may = can_undo(r) && !(r->phase < PHASE_READY && r->flags & RECONFIG_SYN_ACK);
+		r->flags |= may ? RECONFIG_CANCEL : 0;
+		port_unlock(r);
+		if (!may)
 			return REFUSED_BAD_STATE;
 		type = MESSAGE_CANCEL;
 		if (r->phase >= PHASE_HANDSHAKE)
@@ -118,6 +142,8 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 		if (r->phase != PHASE_READY || !out || !in)
 			return REFUSED_BAD_STATE;
 		u64 now = port_now();
+		if (now > (r->heard_ns ? r->heard_ns : r->ready_ns) + ANCHOR_SILENT_NS)
+			return old_path_failed(p, x, s, nonce, r, out);
 		port_lock(r);
 		u32 drained = release_update(r, out, in, now);
 		u32 go = c->flags & CONTROL_GO && r->flags & RECONFIG_PARK && !(r->flags & RECONFIG_GO);
@@ -144,7 +170,7 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 
 /* A record ends by time: what no traffic has settled settles, what is done goes, a cancelled attempt ends even if nobody
  * answers. */
-INLINE u32 command_forget_attempt(const struct command *c)
+INLINE u32 command_forget_attempt(struct packet *p, const struct command *c)
 {
 	u64 nonce = c->nonce;
 	struct session *s = port_session(&nonce);
@@ -167,9 +193,13 @@ INLINE u32 command_forget_attempt(const struct command *c)
 	}
 	if (!can_undo(r) || (r->phase < PHASE_READY && r->flags & RECONFIG_SYN_ACK))
 		return REFUSED_BAD_STATE;
-	if (c->side == SIDE_RIGHT)
-		s->lock = UNLOCKED;
 	attempt_undo(r, nonce, c->side & 1);
+	if (c->side == SIDE_RIGHT) {
+		s->lock = UNLOCKED;
+		u32 hop = held_write(p, nonce);
+		if (hop)
+			port_send_copy(p, hop);
+	}
 	return REFUSED_NOT;
 }
 
@@ -228,6 +258,8 @@ INLINE u32 command_splice(const struct command *c)
 		return REFUSED_SESSION_OVER;
 	if (!(in->offer[LEFTWARD].has & OFFER_SEEN) || !(out->offer[LEFTWARD].has & OFFER_SEEN))
 		return REFUSED_BAD_STATE;
+	if ((in->offer[RIGHTWARD].has & in->offer[LEFTWARD].has) & OFFER_MULTIPATH)
+		return REFUSED_OPTIONS; /* its mappings name sequence numbers that a delta would move */
 	if (in->flags & SESSION_SPLICED)
 		return in->peer == peer ? REFUSED_NOT : REFUSED_BUSY;
 	in->splice_delta[RIGHTWARD] = out->offer[RIGHTWARD].isn - in->offer[RIGHTWARD].isn + c->delta[RIGHTWARD];
@@ -267,6 +299,7 @@ INLINE u32 command_trigger(struct packet *p, struct scratch *x, struct config *c
 	struct control_message *m = control_message(x);
 	struct five_tuple leftward = reversed(&s->left_sub), swapped;
 	__builtin_memset(m, 0, sizeof(*m));
+	transaction_note(s, c->txid);
 	m->header.type = MESSAGE_TRIGGER;
 	m->header.nonce = nonce;
 	m->txid = be32_of(c->txid);
@@ -331,7 +364,7 @@ INLINE u32 command_run(struct packet *p)
 	case COMMAND_SPLICE: return command_splice(c);
 	case COMMAND_TRIGGER: return command_trigger(p, x, config, c);
 	case COMMAND_CLOSE: return command_close(p, x, c);
-	case COMMAND_FORGET_RECORD: return command_forget_attempt(c);
+	case COMMAND_FORGET_RECORD: return command_forget_attempt(p, c);
 	case COMMAND_EXPIRE: return expire(x, c);
 	case COMMAND_MOVE: return command_move(config, c);
 	case COMMAND_HEARTBEAT: return command_heartbeat(p, x, config, c);

@@ -75,6 +75,7 @@ NOINLINE u32 control_write(struct packet *p)
 	if (!x || !config || !p)
 		return 0;
 	x->message_length = CONTROL_BYTES;
+	control_message(x)->to = x->control_to.dst;
 	int bytes = message_sign(config, x->control_to.dst);
 	if (bytes < 0)
 		return 0;

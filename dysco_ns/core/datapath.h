@@ -7,6 +7,7 @@
 #ifndef DYSCO_DATAPATH_H
 #define DYSCO_DATAPATH_H
 #include "command.h"
+#include "icmp.h"
 #include "translate.h"
 
 enum next_program {             /* verdicts of the fast programs beyond enum verdict */
@@ -22,6 +23,7 @@ enum next_program {             /* verdicts of the fast programs beyond enum ver
 	NEXT_RELEASE,
 	NEXT_EMIT,
 	NEXT_TOMBSTONE,
+	NEXT_ICMP,
 };
 
 /* A SYN that opens a session, not its answer. */
@@ -65,7 +67,7 @@ INLINE int ingress(struct packet *p)
 	struct headers h;
 
 	if (headers_find(p, &h))
-		return VERDICT_PASS;
+		return is_icmp(p) ? NEXT_ICMP : VERDICT_PASS;
 	struct five_tuple key = headers_tuple(&h);
 	struct entry *e = port_ingress(&key);
 	if (!e || opens(h.tcp)) {
@@ -137,15 +139,56 @@ INLINE int setup_ingress(struct packet *p)
 	return setup_arrived(p, x, config, &key);
 }
 
-enum { RST_REACH = 1 << 20 };
-
-/* Whether a reset may be the sender's own: anybody can send one.  The stack judges exactly (RFC 5961 3.2), our tables
- * only need to know whether to believe that the session is over. */
-INLINE int rst_plausible(const struct segment *s, const struct entry *e, int arriving)
+/* A segment that arrives in the local session's space; one of a new path whose beta is not known yet counts as its first. */
+INLINE u32 arriving_seq(const struct segment *s, const struct entry *e, const struct five_tuple *key)
 {
-	u32 seq = s->seq + (arriving ? e->to.seq_delta : 0);
+	struct reconfig *r = e->slow ? record_of(e) : 0;
 
-	return e->slow || !(e->seen.has & SEEN_SEQ) || seq - e->seen.seq_high + RST_REACH < 2 * RST_REACH;
+	if (!r || !same_tuple(key, &r->new_in) || r->phase < PHASE_HANDSHAKE)
+		return s->seq + e->to.seq_delta;
+	return r->flags & RECONFIG_BETA_IN ? s->seq + r->peer_delta + r->beta_in : r->old_rcvd;
+}
+
+/* Whether a FIN or reset may be the sender's own: anybody can send one, but only the sender knows what the receiver expects.
+ * The stack judges exactly (RFC 5961 3.2); our tables only need to know whether to believe that the session is over.
+ * `receiver`: the entry by which its acknowledgments pass, `scale` that of its windows. */
+INLINE int plausible(u32 number, const struct entry *receiver, u32 scale)
+{
+	if (!receiver || !(receiver->seen.has & SEEN_ACK))
+		return 1;
+	return number - receiver->seen.ack <= seen_window(&receiver->seen, scale) << (scale & 15);
+}
+
+INLINE int end_plausible(const struct segment *s, const struct session *session, const struct entry *e, u32 way, int arriving)
+{
+	struct config *config = port_config();
+	struct five_tuple key = segment_tuple(s), other;
+	u32 payload = s->flags & TCP_RST ? 0 : s->payload, scale = session->offer[way == RIGHTWARD ? LEFTWARD : RIGHTWARD].window_scale;
+
+	if (arriving) {
+		other = e->side == SIDE_LEFT ? reversed(&session->left_tuple) : session->right_tuple;
+		return plausible(arriving_seq(s, e, &key) + payload, port_egress(&other), scale);
+	}
+	if (config && is_own(config, key.src))
+		return 1; /* our own stack's */
+	struct reconfig *r = e->slow ? record_of(e) : 0;
+	if (r) /* acknowledgments come by two entries */
+		return s->seq + payload - r->ack_delivered <= r->edge_delivered - r->ack_delivered;
+	other = e->side == SIDE_LEFT ? session->left_sub : reversed(&session->right_sub);
+	return plausible(s->seq + payload, port_ingress(&other), scale);
+}
+
+/* What only one side has offered is not negotiated (RFC 2018, 3168, 7323). */
+INLINE void negotiate(struct session *s)
+{
+	u8 options = OFFER_WINDOW_SCALE | OFFER_TIMESTAMP | OFFER_SACK | OFFER_ECN;
+	u8 left_out = options & (u8)~(s->offer[RIGHTWARD].has & s->offer[LEFTWARD].has);
+
+	for (u32 way = RIGHTWARD; way <= LEFTWARD; way++) {
+		s->offer[way].has &= (u8)~left_out;
+		if (left_out & OFFER_WINDOW_SCALE)
+			s->offer[way].window_scale = 0;
+	}
 }
 
 /* A host without an agent resets the SYN of a subsession.  If the policy says so the session goes without a chain; the
@@ -179,10 +222,11 @@ INLINE void edge_note(struct segment *s, struct entry *e, u32 way, int arriving)
 	u64 nonce = e->nonce;
 	struct session *session = port_session(&nonce);
 
-	if (!session || (s->flags & TCP_RST && !rst_plausible(s, e, arriving)))
+	if (!session || (s->flags & (TCP_FIN | TCP_RST) && !end_plausible(s, session, e, way, arriving)))
 		return;
 	if (s->flags & TCP_SYN && !(session->offer[way & 1].has & OFFER_SEEN)) {
 		session->offer[way & 1] = s->offer;
+		negotiate(session);
 		tell(EVENT_SESSION_ESTABLISHED, nonce, 0, 0, e->side);
 	}
 	u32 flag = s->flags & TCP_RST ? SESSION_RST : way == RIGHTWARD ? SESSION_FIN_RIGHTWARD : SESSION_FIN_LEFTWARD;
@@ -244,6 +288,46 @@ INLINE int edge_ingress(struct packet *p)
 	return e ? edge(p, e, e->side == SIDE_RIGHT ? LEFTWARD : RIGHTWARD, 1) : VERDICT_PASS;
 }
 
+/* A question that was signed for another agent, played to this one.  Where a NAT on the way has changed the destination it
+ * cannot be told who was meant; answers are known by their transaction. */
+INLINE int misaddressed(const struct control_message *m, be32 arrived_at)
+{
+	u64 nonce = m->header.nonce;
+
+	if (m->to == arrived_at)
+		return 0;
+	struct session *s = port_session(&nonce);
+	return !s || !(s->flags & SESSION_FORWARDED);
+}
+
+INLINE int is_question(u32 type)
+{
+	return type == MESSAGE_REQUEST_LOCK || type == MESSAGE_RELEASE || type == MESSAGE_CANCEL || type == MESSAGE_TRIGGER ||
+	       type == MESSAGE_HEARTBEAT;
+}
+
+/* The right neighbour asks us to take it out of the session's chain, or for a new path to itself: once for each transaction,
+ * and only for itself. */
+INLINE void triggered(const struct control_message *m, const struct config *config, const struct five_tuple *key)
+{
+	u64 nonce = m->header.nonce;
+	u32 txid = be32_of(m->txid);
+	struct session *s = port_session(&nonce);
+	struct five_tuple from = s ? control_tuple(config, &s->right_sub) : *key;
+
+	from = reversed(&from);
+	if (!s || !same_tuple(&from, key) || m->right_anchor != s->right_sub.dst) {
+		port_count(s ? COUNT_DROP_MISADDRESSED : COUNT_DROP_UNKNOWN_SESSION);
+		return;
+	}
+	if (!transaction_new(s, txid)) {
+		port_count(COUNT_DROP_STALE_TXID);
+		return;
+	}
+	transaction_note(s, txid);
+	tell(m->flags & CONTROL_RIGHT_OF ? EVENT_TRIGGER : EVENT_MOVED, nonce, txid, m->right_anchor, SIDE_RIGHT);
+}
+
 /* Program: a control segment arrives. */
 INLINE int control_ingress(struct packet *p)
 {
@@ -262,6 +346,11 @@ INLINE int control_ingress(struct packet *p)
 	}
 	port_count(COUNT_CONTROL_RECEIVED);
 	struct control_message *m = control_message(x);
+	if (is_question(m->header.type) && misaddressed(m, s->old_dst)) {
+		port_count(COUNT_DROP_MISADDRESSED);
+		return VERDICT_DROP;
+	}
+	struct five_tuple key = segment_tuple(s);
 	switch (m->header.type) {
 	case MESSAGE_REQUEST_LOCK: return NEXT_LOCK;
 	case MESSAGE_ACK_LOCK:
@@ -272,8 +361,7 @@ INLINE int control_ingress(struct packet *p)
 	case MESSAGE_ACK_CANCEL:
 	case MESSAGE_HEARTBEAT:
 	case MESSAGE_ALIVE: return NEXT_RELEASE;
-	case MESSAGE_TRIGGER: tell(m->flags & CONTROL_RIGHT_OF ? EVENT_TRIGGER : EVENT_MOVED, m->header.nonce, be32_of(m->txid), m->right_anchor,
-				   SIDE_RIGHT); break;
+	case MESSAGE_TRIGGER: triggered(m, config, &key); break;
 	default: port_count(COUNT_DROP_BAD_MESSAGE);
 	}
 	return VERDICT_DROP;
@@ -311,12 +399,12 @@ INLINE int release_step(struct packet *p)
 	struct five_tuple key = segment_tuple(&x->segment);
 	switch (control_message(x)->header.type) {
 	case MESSAGE_RELEASE: return release_arrived(p, x, config, &key);
-	case MESSAGE_ACK_RELEASE: return release_answered(p, x, config);
+	case MESSAGE_ACK_RELEASE: return release_answered(p, x);
 	case MESSAGE_CANCEL: return cancel_arrived(p, x, config, &key);
 	case MESSAGE_HEARTBEAT: return heartbeat_arrived(p, x, config, &key);
 	case MESSAGE_ALIVE: return heartbeat_answered(x);
 	}
-	return cancel_answered(p, x, config);
+	return cancel_answered(p, x);
 }
 
 /* Program: the stack of a middlebox that has left goes on talking: a FIN is acknowledged, all else is swallowed. */

@@ -37,6 +37,18 @@ INLINE void session_idle(struct session *s, u64 nonce, const struct expiry_pass 
 	}
 }
 
+/* One that seems over and is not silent yet stays: its last bytes may be sent again late, or its end may have been forged. */
+INLINE void session_talks_on(struct session *s, const struct expiry_pass *pass)
+{
+	u64 packets = session_packets(s);
+
+	if (packets == s->idle_packets)
+		return;
+	if (s->idle_packets && longer_ago(pass, s->over_ns, 0))
+		s->over_ns = pass->now;
+	s->idle_packets = packets;
+}
+
 /* A SYN that has had no answer for twice as long as sessions linger: its sender has given up, or never was. */
 INLINE int session_unanswered(const struct session *s, const struct expiry_pass *pass)
 {
@@ -52,7 +64,9 @@ static long session_expire(void *table, u64 *nonce, struct session *s, void *con
 	if (!x)
 		return 1;
 	struct expiry_pass *pass = &x->expiry;
-	if (pass->idle_ns && !s->over_ns)
+	if (s->over_ns)
+		session_talks_on(s, pass);
+	else if (pass->idle_ns)
 		session_idle(s, *nonce, pass);
 	if (!session_unanswered(s, pass) && !(s->over_ns && longer_ago(pass, s->over_ns, pass->linger_ns)))
 		return 0;

@@ -63,6 +63,8 @@ INLINE void frame_syn_options(struct scratch *x, const struct offer *offer, u32 
 	}
 	if (offer->has & OFFER_WINDOW_SCALE)
 		o[17] = OPTION_WINDOW_SCALE, o[18] = 3, o[19] = offer->window_scale;
+	if (offer->has & OFFER_ECN) /* RFC 3168 6.1.1 */
+		tcp->flags |= (u8)(TCP_ECE | (tcp->flags & TCP_ACK ? 0 : TCP_CWR));
 	tcp->data_offset = 0xa0;
 }
 

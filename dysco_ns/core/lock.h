@@ -7,6 +7,7 @@
 #ifndef DYSCO_LOCK_H
 #define DYSCO_LOCK_H
 #include "control.h"
+#include "freshness.h"
 #include "newpath.h"
 
 /* The session that goes on to the right of `s` at this agent: itself, or the one a proxy joined to it. */
@@ -34,12 +35,20 @@ INLINE void name_right_anchor(const struct config *config, struct control_messag
 	m->flags &= (u8)~CONTROL_RIGHT_OF;
 }
 
+/* Whether the lock of the subsession right of `s` is this transaction's. */
+INLINE int lock_is_of(const struct session *s, u32 txid, be32 requestor)
+{
+	return s->lock != UNLOCKED && s->txid == txid && s->requestor == requestor;
+}
+
 /* Takes the lock of the subsession right of `s` for a transaction; repeated requests of the same one succeed. */
 INLINE int lock_take(struct session *s, u32 txid, be32 requestor)
 {
-	if (s->lock != UNLOCKED && s->txid != txid && port_now() > s->lock_until_ns)
+	int ours = lock_is_of(s, txid, requestor);
+
+	if (s->lock != UNLOCKED && !ours && port_now() > s->lock_until_ns)
 		s->lock = UNLOCKED; /* a dead anchor's lease has run out */
-	if (s->lock != UNLOCKED && s->txid != txid)
+	if (s->lock != UNLOCKED && !ours)
 		return -1;
 	if (s->lock == UNLOCKED && __sync_val_compare_and_swap(&s->lock, UNLOCKED, LOCK_PENDING) != UNLOCKED)
 		return -1;
@@ -64,14 +73,14 @@ INLINE int lock_hold(struct session *s, const struct control_message *m, const s
 	return 0;
 }
 
-/* The packet in hand becomes the refusal of the request that has waited, and leaves. */
-NOINLINE int held_refuse(struct packet *p, u64 nonce)
+/* The packet in hand becomes the refusal of the request that has waited.  Returns the next hop's index, 0: none has. */
+NOINLINE u32 held_write(struct packet *p, u64 nonce)
 {
 	struct scratch *x = port_scratch();
 	struct session *s = port_session(&nonce);
 
-	if (!x || !s || !p)
-		return VERDICT_DROP;
+	if (!x || !s || !p || !s->held.txid)
+		return 0;
 	struct control_message *m = control_message(x);
 	__builtin_memset(m, 0, sizeof(*m));
 	m->header.type = MESSAGE_NACK_LOCK;
@@ -83,7 +92,15 @@ NOINLINE int held_refuse(struct packet *p, u64 nonce)
 	struct five_tuple back = reversed(&s->held.from);
 	x->control_to = back;
 	s->held.txid = 0;
-	return control_leave(p);
+	return control_write(p);
+}
+
+/* It leaves, if there is one. */
+NOINLINE int held_refuse(struct packet *p, u64 nonce)
+{
+	u32 hop = p ? held_write(p, nonce) : 0;
+
+	return hop ? port_redirect(p, hop) : VERDICT_DROP;
 }
 
 /* At the right anchor: the left one has gone without a word, or its cancel was lost. */
@@ -103,15 +120,16 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 		return REFUSED_NO_RIGHT_ANCHOR;
 	if (s->flags & (SESSION_RST | SESSION_LEFT_CHAIN))
 		return REFUSED_SESSION_OVER;
+	if (r && r->phase != PHASE_DONE && r->txid == txid)
+		return REFUSED_NOT;
+	if (!transaction_new(s, txid))
+		return REFUSED_STALE;
+	transaction_note(s, txid);
 	if (r && r->phase != PHASE_DONE) {
-		if (r->txid == txid)
-			return REFUSED_NOT;
 		if (!attempt_abandoned(r))
 			return REFUSED_BUSY;
 		attempt_undo(r, nonce, SIDE_LEFT);
 	}
-	if (s->done_txid[SIDE_LEFT] == txid)
-		return REFUSED_BAD_STATE; /* a replay */
 	struct config *config = port_config();
 	if (m->flags & CONTROL_PARK && !(config && config->parking))
 		return REFUSED_PARKING;
@@ -130,7 +148,7 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 	r->handle = nonce;
 	r->out_key = out_key;
 	r->old_in = s->left_sub;
-	r->peer_delta = be32_of(m->right_delta) + delta_of(in, m);
+	r->peer_delta = be32_of(m->delta) + delta_of(in, m);
 	clock_gathered(r, m);
 	r->flags |= m->flags & CONTROL_PARK ? RECONFIG_PARK : 0;
 	r->lock_ns = port_now();
@@ -148,23 +166,23 @@ INLINE u32 lock_at_right_anchor(struct scratch *x, struct session *s, u64 nonce,
 INLINE void gather_rightward(struct control_message *m, const struct session *left, const struct session *right)
 {
 	struct five_tuple in_key = left->left_sub, out_key = right->right_tuple;
-	u32 delta = be32_of(m->right_delta) + delta_of(port_ingress(&in_key), m) + delta_of(port_egress(&out_key), m);
+	u32 delta = be32_of(m->delta) + delta_of(port_ingress(&in_key), m) + delta_of(port_egress(&out_key), m);
 
 	if (left != right) {
 		delta += left->splice_delta[RIGHTWARD];
 		m->flags |= CONTROL_CLOCKS;
 	}
-	m->right_delta = be32_of(delta);
+	m->delta = be32_of(delta);
 }
 
 INLINE void gather_leftward(struct control_message *m, const struct session *left, const struct session *right)
 {
 	struct five_tuple in_key = reversed(&right->right_sub), out_key = reversed(&left->left_tuple);
-	u32 delta = be32_of(m->left_delta) + delta_of(port_ingress(&in_key), m) + delta_of(port_egress(&out_key), m);
+	u32 delta = be32_of(m->delta) + delta_of(port_ingress(&in_key), m) + delta_of(port_egress(&out_key), m);
 
 	if (left != right)
 		delta += right->splice_delta[LEFTWARD];
-	m->left_delta = be32_of(delta);
+	m->delta = be32_of(delta);
 }
 
 /* Whether an earlier reconfiguration is not finished on one side of this agent: its betas are not known yet. */
@@ -200,10 +218,10 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_NO_SESSION);
 	if (at_right_anchor(config, m)) {
 		u32 refusal = lock_at_right_anchor(x, s, nonce, txid);
-		m->handle = nonce;
+		m->handle = refusal == REFUSED_STALE ? be32_of(s->newest) : nonce;
 		struct five_tuple out_key = reversed(&s->left_tuple);
 		m->beta = 0;
-		m->left_delta = be32_of(delta_of(port_egress(&out_key), m));
+		m->delta = be32_of(delta_of(port_egress(&out_key), m));
 		m->right_anchor = s->home ? s->home : m->right_anchor;
 		m->window_scale = s->offer[LEFTWARD].window_scale;
 		return control_answer(p, x, key, refusal ? MESSAGE_NACK_LOCK : MESSAGE_ACK_LOCK, refusal);
@@ -216,6 +234,12 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_SESSION_OVER);
 	if (next != s && !splice_compatible(s, next))
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_OPTIONS);
+	if (!lock_is_of(next, txid, m->left_anchor) && next->held.txid != txid && !transaction_new(next, txid)) {
+		m->handle = be32_of(next->newest);
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_STALE);
+	}
+	transaction_note(next, txid);
+	transaction_heard(s, txid);
 	if (lock_take(next, txid, m->left_anchor)) {
 		if (!lock_hold(next, m, key))
 			return VERDICT_DROP;
@@ -235,13 +259,15 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 	return control_send(p, x, &to);
 }
 
-/* An answer has come from the right to an agent that is not the left anchor: pass it on, leftward. */
+/* An answer has come from the right to an agent that is not the left anchor: pass it on, leftward.  A grant may be repeated;
+ * a refusal comes while the lock is pending, the answer to a cancel at any time. */
 INLINE int lock_answer_passes(struct packet *p, struct scratch *x, struct session *s, u64 nonce, int granted)
 {
 	struct control_message *m = control_message(x);
 	u32 txid = be32_of(m->txid);
+	int refused_late = m->header.type == MESSAGE_NACK_LOCK && s->lock != LOCK_PENDING;
 
-	if (s->lock == UNLOCKED || s->txid != txid) {
+	if (!lock_is_of(s, txid, m->left_anchor) || refused_late) {
 		port_count(COUNT_DROP_STALE_TXID);
 		return VERDICT_DROP;
 	}
@@ -275,9 +301,9 @@ INLINE int lock_answered(struct packet *p, struct scratch *x, struct config *con
 		port_count(COUNT_DROP_UNKNOWN_SESSION);
 		return VERDICT_DROP;
 	}
-	if (!is_own(config, m->left_anchor))
+	if (!r || r->txid != be32_of(m->txid))
 		return lock_answer_passes(p, x, s, nonce, granted);
-	if (!r || r->txid != be32_of(m->txid) || r->phase != PHASE_LOCKING) {
+	if (r->phase != PHASE_LOCKING || (granted && r->flags & RECONFIG_CANCEL)) {
 		port_count(COUNT_DROP_STALE_TXID);
 		return VERDICT_DROP;
 	}
@@ -292,8 +318,10 @@ INLINE int lock_answered(struct packet *p, struct scratch *x, struct config *con
 	entry_set_slow(&r->out_key, &r->old_in, 0);
 	port_drop_reconfig(&record);
 	s->lock = UNLOCKED;
+	if (m->reason == REFUSED_STALE)
+		transaction_heard(s, be32_of((u32)m->handle));
 	tell(EVENT_LOCK_REFUSED, nonce, be32_of(m->txid), m->reason, SIDE_RIGHT);
-	return s->held.txid ? held_refuse(p, nonce) : VERDICT_DROP;
+	return held_refuse(p, nonce);
 }
 
 #endif

@@ -64,7 +64,8 @@ struct control_message {
 	struct message_header header;
 	be32 txid;
 	be32 left_anchor, right_anchor;
-	be32 right_delta, left_delta;   /* paper III-D */
+	be32 delta;                     /* gathered on the way, rightward by a request, leftward by its answer (paper III-D) */
+	be32 to;                        /* the receiver's address, as the sender knows it: played to others it is void */
 	u8 reason, flags;               /* enum refusal, enum control_flag */
 	u8 hops, window_scale;          /* the sender's end host's */
 	u64 handle;                     /* the session's nonce at the right anchor */

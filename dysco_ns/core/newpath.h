@@ -13,6 +13,7 @@
 #define DYSCO_NEWPATH_H
 #include "control.h"
 #include "setup.h"
+#include "twopaths.h"
 
 enum { HANDSHAKE_WINDOW = 65535 };
 
@@ -50,15 +51,15 @@ INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, 
 	r->known_scale = known_scale(s, side);
 	r->ts_delivered = in->seen.tsval;
 	r->ts_old_seen = in->seen.tsval;
-	r->old_rcvd = in->seen.seq_high;
 	r->old_rcvd_acked = out->seen.ack;
-	r->old_sent_acked = in->seen.ack;
+	r->old_sent_acked = seq_min(in->seen.ack, out->seen.seq_high); /* nobody can have acknowledged what was not sent */
 	r->old_window = seen_window(&in->seen, r->known_scale);
 	r->expected = out->seen.ack;
-	r->ack_delivered = in->seen.ack;
+	r->ack_delivered = r->old_sent_acked;
 	r->window_delivered = r->old_window;
-	r->edge_delivered = in->seen.ack + (r->old_window << (r->known_scale & 15));
+	r->edge_delivered = r->old_sent_acked + (r->old_window << (r->known_scale & 15));
 	r->edge_offered = out->seen.ack + (seen_window(&out->seen, r->own_scale) << (r->own_scale & 15));
+	r->old_rcvd = believed(r, in->seen.seq_high);
 }
 
 /* How far the clocks that the two anchors see are apart: gathered on the old path, unless a proxy with clocks of its own
@@ -169,7 +170,7 @@ INLINE u32 new_path_start(struct packet *p, struct scratch *x, struct config *co
 	s->lock = LOCKED;
 	r->handle = m->handle;
 	r->right_anchor = m->right_anchor;
-	r->peer_delta = be32_of(m->left_delta) + delta_of(in, m);
+	r->peer_delta = be32_of(m->delta) + delta_of(in, m);
 	clock_gathered(r, m);
 	r->in_window_shift = (s32)m->window_scale - (s32)known_scale(s, SIDE_RIGHT);
 	be32 next = r->chain_length ? r->chain[0] : r->right_anchor;
@@ -252,11 +253,16 @@ INLINE int new_path_confirm(struct packet *p, struct scratch *x, struct reconfig
 
 	if (!out || syn_ack->ack != r->isn_out + 1)
 		return VERDICT_DROP;
-	if (r->phase == PHASE_HANDSHAKE && !(r->flags & RECONFIG_SYN_ACK)) {
+	port_lock(r);
+	u32 cancelled = r->flags & RECONFIG_CANCEL; /* too late */
+	if (r->phase == PHASE_HANDSHAKE && !(r->flags & (RECONFIG_SYN_ACK | RECONFIG_CANCEL))) {
 		r->isn_in = syn_ack->seq;
 		r->ts_in0 = syn_ack->tsval;
 		r->flags |= RECONFIG_SYN_ACK | (syn_ack->timestamp_at ? RECONFIG_TIMESTAMPS : 0);
 	}
+	port_unlock(r);
+	if (cancelled)
+		return VERDICT_DROP;
 	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, seen_window(&out->seen, r->own_scale) };
 	frame_start(x, &f);
 	if (r->flags & RECONFIG_TIMESTAMPS)

@@ -13,6 +13,7 @@
  *   tables   port_egress, port_ingress, port_session, port_reconfig (find by key); port_put_* ; port_drop_*
  *            port_swap(at, from, to)       atomic compare-and-swap of a u64 in a table: non-zero if done
  *            port_config, port_policy(i), port_key(i), port_next_hop_at(i), port_scratch, port_tag, port_put_tag
+ *            port_tagged(number)           the session whose SYN was tagged with a number that port_put_tag returned
  *            port_type(i), port_member(address), port_put_member, port_add(at, n)  middleboxes by type, their sessions
  *            port_each_session(step)       calls step(table, nonce, session, 0) until it answers non-zero;
  *                                          the step may drop its session

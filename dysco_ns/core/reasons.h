@@ -30,10 +30,12 @@ enum counter {
 	COUNT_DROP_RESIZE,
 	COUNT_DROP_UNKNOWN_SESSION,
 	COUNT_DROP_STALE_TXID,
+	COUNT_DROP_MISADDRESSED,        /* a message that was signed for another agent, or came by a way that is not its own */
 	COUNT_DROP_TOMBSTONE,
 	COUNT_PASS_FRAGMENT,
 	COUNT_PASS_IP_OPTIONS,
 	COUNT_PASS_SYN_DATA,
+	COUNT_PASS_AUTHENTICATED,       /* a SYN with TCP-MD5 or TCP-AO: no five-tuple of it may change */
 	COUNT_PASS_FOREIGN_PAYLOAD,
 	COUNT_CONTROL_RECEIVED,
 	COUNT_CONTROL_SENT,
@@ -42,7 +44,10 @@ enum counter {
 	COUNT_SPLIT,
 	COUNT_SPLIT_FAILED,
 	COUNT_ANSWERED_ON_SPOT,
+	COUNT_ICMP_TRANSLATED,
 	COUNT_PARKED,
+	COUNT_NO_ROOM_FOR_TAG,
+	COUNT_TAG_RETURNED,
 	COUNT_EVENT_LOST,
 	COUNT_NEXT_HOP_KERNEL,
 	COUNTERS
@@ -64,6 +69,7 @@ enum refusal {
 	REFUSED_IN_USE,
 	REFUSED_PARKING,        /* this anchor has no place where segments could wait */
 	REFUSED_NAT,            /* the left neighbour is behind a NAT that lets nothing in */
+	REFUSED_STALE,          /* the transaction is none that is new here; the answer says what the newest is */
 	REFUSALS
 };
 

@@ -34,9 +34,9 @@ INLINE u32 release_update(struct reconfig *r, const struct entry *out, const str
 		return 0;
 	cutoff_fix(r, out->seen.seq_high);
 	if (old_in->seen.has & SEEN_ACK)
-		r->old_sent_acked = seq_max(r->old_sent_acked, old_in->seen.ack);
+		r->old_sent_acked = seq_max(r->old_sent_acked, seq_min(old_in->seen.ack, out->seen.seq_high));
 	if (old_in->seen.has & SEEN_SEQ)
-		r->old_rcvd = seq_max(r->old_rcvd, old_in->seen.seq_high);
+		r->old_rcvd = seq_max(r->old_rcvd, believed(r, old_in->seen.seq_high));
 	return drained_check(r, now);
 }
 
@@ -50,7 +50,7 @@ INLINE void release_write(struct control_message *m, const struct reconfig *r)
 /* The chain to the right of the left anchor: the new path's middleboxes, then what lies from the right anchor on. */
 INLINE void chain_replace(struct session *s, const struct reconfig *r)
 {
-	be32 rest[MAX_MIDDLEBOXES];
+	be32 rest[MAX_MIDDLEBOXES] = {}; /* places beyond the chain are copied too */
 	u32 kept = 0, beyond_it = 0;
 
 	for (u32 i = 0; i < MAX_MIDDLEBOXES; i++) {
@@ -141,7 +141,7 @@ INLINE int passes_rightward(struct packet *p, struct scratch *x, struct config *
 	struct control_message *m = control_message(x);
 	struct session *next = beyond(s, &nonce);
 
-	if (!next || (next->txid != be32_of(m->txid))) {
+	if (!next || next->txid != be32_of(m->txid) || next->requestor != m->left_anchor) {
 		port_count(COUNT_DROP_STALE_TXID);
 		return VERDICT_DROP;
 	}
@@ -193,7 +193,7 @@ INLINE void leave_chain(struct session *left, struct session *right, u64 nonce, 
 	tell(EVENT_LEFT_CHAIN, nonce, txid, 0, SIDE_RIGHT);
 }
 
-INLINE int release_answered(struct packet *p, struct scratch *x, struct config *config)
+INLINE int release_answered(struct packet *p, struct scratch *x)
 {
 	struct control_message *m = control_message(x);
 	u64 nonce = m->header.nonce;
@@ -204,8 +204,10 @@ INLINE int release_answered(struct packet *p, struct scratch *x, struct config *
 		port_count(COUNT_DROP_UNKNOWN_SESSION);
 		return VERDICT_DROP;
 	}
-	if (!is_own(config, m->left_anchor)) {
-		if (s->txid != txid) {
+	struct reconfig_key record = { nonce, SIDE_RIGHT, 0 };
+	struct reconfig *r = port_reconfig(&record);
+	if (!r || r->txid != txid) { /* between the anchors; one that has left passes on what is repeated */
+		if (!lock_is_of(s, txid, m->left_anchor) && !(s->txid == txid && s->flags & SESSION_LEFT_CHAIN)) {
 			port_count(COUNT_DROP_STALE_TXID);
 			return VERDICT_DROP;
 		}
@@ -219,9 +221,7 @@ INLINE int release_answered(struct packet *p, struct scratch *x, struct config *
 		struct five_tuple back = reversed(&s->request_from);
 		return control_send(p, x, &back);
 	}
-	struct reconfig_key record = { nonce, SIDE_RIGHT, 0 };
-	struct reconfig *r = port_reconfig(&record);
-	if (!r || r->txid != txid || r->phase != PHASE_READY) {
+	if (r->phase != PHASE_READY) {
 		port_count(COUNT_DROP_STALE_TXID);
 		return VERDICT_DROP;
 	}
@@ -230,6 +230,7 @@ INLINE int release_answered(struct packet *p, struct scratch *x, struct config *
 		return VERDICT_DROP;
 	u64 now = port_now();
 	port_lock(r);
+	r->heard_ns = now;
 	release_learn(r, m);
 	u32 drained = release_update(r, out, in, now);
 	port_unlock(r);
@@ -264,7 +265,7 @@ INLINE int cancel_arrived(struct packet *p, struct scratch *x, struct config *co
 	return control_answer(p, x, key, MESSAGE_ACK_CANCEL, 0);
 }
 
-INLINE int cancel_answered(struct packet *p, struct scratch *x, struct config *config)
+INLINE int cancel_answered(struct packet *p, struct scratch *x)
 {
 	struct control_message *m = control_message(x);
 	u64 nonce = m->header.nonce;
@@ -274,15 +275,15 @@ INLINE int cancel_answered(struct packet *p, struct scratch *x, struct config *c
 		port_count(COUNT_DROP_UNKNOWN_SESSION);
 		return VERDICT_DROP;
 	}
-	if (!is_own(config, m->left_anchor))
-		return lock_answer_passes(p, x, s, nonce, 0);
 	struct reconfig_key record = { nonce, SIDE_RIGHT, 0 };
 	struct reconfig *r = port_reconfig(&record);
-	if (r && r->txid == be32_of(m->txid) && can_undo(r)) {
-		s->lock = UNLOCKED;
-		attempt_undo(r, nonce, SIDE_RIGHT);
-	}
-	return VERDICT_DROP;
+	if (!r || r->txid != be32_of(m->txid))
+		return lock_answer_passes(p, x, s, nonce, 0);
+	if (!can_undo(r))
+		return VERDICT_DROP;
+	s->lock = UNLOCKED;
+	attempt_undo(r, nonce, SIDE_RIGHT);
+	return held_refuse(p, nonce);
 }
 
 #endif

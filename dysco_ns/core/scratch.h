@@ -23,6 +23,7 @@ struct segment {
 	u32 tsval, tsecr;
 	u32 sack_at, sack_blocks;
 	u32 told, beta;         /* a beta told by an option, and by which reconfiguration: sessions without timestamps */
+	u32 tag_at, tag;        /* of a SYN that a middlebox has passed on: where the tag's option is, 0: nowhere; its number */
 	u32 walk_at;            /* where the walk over the options is */
 	struct offer offer;     /* of a SYN */
 };

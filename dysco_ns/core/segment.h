@@ -53,9 +53,16 @@ INLINE u32 segment_option(struct segment *s, u32 at)
 		s->offer.has |= OFFER_WINDOW_SCALE;
 	} else if (kind == OPTION_SACK_PERMITTED && length == 2) {
 		s->offer.has |= OFFER_SACK;
+	} else if (kind == OPTION_MD5 || kind == OPTION_AO) {
+		s->offer.has |= OFFER_AUTHENTICATED;
+	} else if (kind == OPTION_MPTCP) {
+		s->offer.has |= OFFER_MULTIPATH;
 	} else if (kind == OPTION_CONTROL && length == BETA_OPTION_BYTES && at <= 48) {
 		s->told = load32(&s->old[at & 63]) == BETA_OPTION ? load32(&s->old[(at + 8) & 63]) : 0;
 		s->beta = load32(&s->old[(at + 4) & 63]);
+	} else if (kind == OPTION_TAG && length == 6 && at <= 54) {
+		s->tag_at = at;
+		s->tag = load32(&s->old[(at + 2) & 63]);
 	}
 	return length;
 }
@@ -125,7 +132,7 @@ NOINLINE int segment_read(struct packet *p)
 	s->old_src = s->new_src = ip.src;
 	s->old_dst = s->new_dst = ip.dst;
 	s->payload_change = 0;
-	s->timestamp_at = s->tsval = s->tsecr = s->sack_at = s->sack_blocks = s->told = 0;
+	s->timestamp_at = s->tsval = s->tsecr = s->sack_at = s->sack_blocks = s->told = s->tag_at = 0;
 	__builtin_memset(&s->offer, 0, sizeof(s->offer));
 	s->walk_at = 20;
 	if (header > 20 && !segment_usual_options(s))
@@ -135,6 +142,20 @@ NOINLINE int segment_read(struct packet *p)
 	s->offer.has |= OFFER_SEEN | (s->timestamp_at ? OFFER_TIMESTAMP : 0) | (tcp->flags & TCP_ECE ? OFFER_ECN : 0);
 	__builtin_memcpy(s->new, s->old, sizeof(s->new));
 	return 0;
+}
+
+/* What begins `by` bytes further on: it no longer says that the window has been reduced, its urgent data is so much nearer. */
+INLINE void header_advance(u8 *header, u32 by)
+{
+	struct wire_tcp *tcp = (struct wire_tcp *)header;
+	u32 urgent = be16_of(tcp->urgent);
+
+	tcp->flags &= (u8)~TCP_CWR;
+	if (!(tcp->flags & TCP_URG))
+		return;
+	if (urgent <= by)
+		tcp->flags &= (u8)~TCP_URG;
+	tcp->urgent = urgent <= by ? 0 : be16_of(urgent - by);
 }
 
 INLINE void segment_set_tuple(struct segment *s, const struct five_tuple *t)

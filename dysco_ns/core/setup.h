@@ -7,10 +7,12 @@
  */
 #ifndef DYSCO_SETUP_H
 #define DYSCO_SETUP_H
+#include "contest.h"
 #include "filter.h"
-#include "frame.h"
+#include "freshness.h"
 #include "session.h"
 #include "setup_message.h"
+#include "tag.h"
 
 enum { PORT_TRIES = 16, SYNS_UNANSWERED = 2 };
 
@@ -273,17 +275,26 @@ INLINE int setup_egress(struct packet *p)
 	struct entry *e = port_egress(&key);
 	if (!has_ports(&key) || (e && e->flags & ENTRY_PLAIN))
 		return VERDICT_PASS;
-	u64 nonce = e ? e->nonce : port_tag(p);
+	u64 marked = port_tag(p), tagged = tag_take(syn), nonce = e ? e->nonce : tagged ? tagged : marked;
 	struct session *s = nonce ? port_session(&nonce) : 0;
+	if (tagged) {
+		port_count(COUNT_TAG_RETURNED);
+		if (!s)
+			return VERDICT_DROP; /* it would leave with its tag; the SYN will be repeated */
+	}
 	if (e && !(e->flags & ENTRY_PENDING) && (!s || s->offer[RIGHTWARD].isn != syn->seq)) {
+		if (s && !s->over_ns && s->offer[LEFTWARD].has & OFFER_SEEN && !is_own(config, key.src)) {
+			port_count(COUNT_DROP_COLLISION);
+			return session_challenge(p, nonce); /* forwarded: anybody may have sent it */
+		}
 		session_forget(s, nonce); /* the five-tuple is used again */
 		egress_forget(&key, nonce);
 		if (port_egress(&key))
 			return VERDICT_DROP; /* another processor is about to drop it; the SYN will be repeated */
 		e = 0, s = 0;
 	}
-	if (syn->payload) {
-		port_count(COUNT_PASS_SYN_DATA);
+	if (syn->payload || syn->offer.has & OFFER_AUTHENTICATED) {
+		port_count(syn->payload ? COUNT_PASS_SYN_DATA : COUNT_PASS_AUTHENTICATED);
 		return VERDICT_PASS;
 	}
 	int first = !s;
@@ -322,7 +333,8 @@ INLINE int setup_egress(struct packet *p)
 /* ---- a SYN arrives ---- */
 
 /* A NAT without an agent has changed the subsession on its way.  From here on the session has the five-tuple that it would
- * have without us: private addresses mean nothing here, and two clients may share one (paper II-B).  Returns SESSION_NAT if nothing new can go back to the left. */
+ * have without us: private addresses mean nothing here, and two clients may share one (paper II-B).  Returns session
+ * flags: nothing new can go back to the left of a NAT. */
 INLINE u32 nat_apply(struct five_tuple *session, const struct five_tuple *sent, const struct five_tuple *arrived)
 {
 	u32 source = arrived->src != sent->src || arrived->sport != sent->sport;
@@ -336,11 +348,13 @@ INLINE u32 nat_apply(struct five_tuple *session, const struct five_tuple *sent, 
 		session->dst = arrived->dst;
 		session->dport = arrived->dport;
 	}
-	return source ? SESSION_NAT : 0;
+	return (source ? SESSION_NAT : 0) | (destination ? SESSION_FORWARDED : 0);
 }
 
-/* The record and entries of a session whose SYN came from the left.  < 0: no room, or a tuple is taken. */
-INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce, const struct five_tuple *key, u32 left_txid)
+/* The record and entries of a session whose SYN came from the left.  < 0: no room, or a tuple is taken; by a session that
+ * lives: *alive is its nonce. */
+INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce, const struct five_tuple *key, u32 left_txid,
+			     u64 *alive)
 {
 	struct setup_message *m = (struct setup_message *)x->message;
 	struct session *s = &x->session;
@@ -358,14 +372,22 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 		s->chain[i] = x->lists.chain[i];
 	s->new_path = x->lists.new_path;
 	s->left_txid = left_txid;
+	if (s->new_path.txid)
+		transactions_begin(s, s->new_path.txid);
 	if (is_own(config, session.dst) || (x->lists.ends && !s->chain_length))
 		s->flags = SESSION_LAST;
 	else if (x->lists.ends)
 		s->flags = SESSION_ENDS;
 	s->flags |= nat | s->new_path.fins;
 	struct entry *taken = port_egress(&back);
-	if (taken) { /* what an earlier use of this five-tuple left behind */
+	if (taken) {
+		enum contest contest = five_tuple_contest(taken, nonce);
 		u64 old = taken->nonce;
+		if (contest != CONTEST_WON) {
+			port_count(COUNT_DROP_COLLISION);
+			*alive = contest == CONTEST_ALIVE ? old : 0;
+			return -1;
+		}
 		session_forget(port_session(&old), old);
 		egress_forget(&back, old);
 		if (port_egress(&back))
@@ -396,7 +418,7 @@ INLINE int another_path(const struct scratch *x, const struct session *s)
 {
 	const struct new_path *path = &x->lists.new_path;
 
-	return path->txid && path->txid != s->new_path.txid && s->flags & (SESSION_LEFT_CHAIN | SESSION_RST);
+	return path->txid && !transaction_known(s, path->txid) && s->flags & (SESSION_LEFT_CHAIN | SESSION_RST);
 }
 
 /* A SYN with a message of ours begins or repeats a session; it goes on to the local stack. */
@@ -412,7 +434,7 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 	if (e && (old != nonce || !s || another_path(x, s))) {
 		if (s && !s->over_ns) {
 			port_count(COUNT_DROP_COLLISION);
-			return VERDICT_DROP;
+			return old == nonce ? VERDICT_DROP : session_challenge(p, old);
 		}
 		left_txid = s && old == nonce ? txid_of_leaving(s) : 0;
 		session_forget(s, old);
@@ -423,16 +445,18 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 	}
 	if (!e) {
 		struct session *before = port_session(&nonce);
-		if (before && !(before->flags & (SESSION_LEFT_CHAIN | SESSION_RST))) {
-			/* the session passes here already: a loop, a replay elsewhere, or two that insert this host */
+		if (before && !another_path(x, before)) {
+			/* the session passes here already, or has: a loop, a replay, or two that insert this host */
 			port_count(COUNT_DROP_COLLISION);
 			return VERDICT_DROP;
 		}
 		left_txid = before ? txid_of_leaving(before) : left_txid;
 		session_forget(before, nonce); /* it has left this middlebox (or never quite came), and comes back */
-		if (session_join_left(x, config, nonce, key, left_txid)) {
-			session_forget(&x->session, nonce);
-			return VERDICT_DROP;
+		u64 alive = 0;
+		if (session_join_left(x, config, nonce, key, left_txid, &alive)) {
+			if (!alive)
+				session_forget(&x->session, nonce);
+			return alive ? session_challenge(p, alive) : VERDICT_DROP;
 		}
 		tell(EVENT_SESSION_STARTED, nonce, 0, 0, SIDE_LEFT);
 	} else {
@@ -442,11 +466,10 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 	if (!s || setup_detach(p))
 		return VERDICT_DROP;
 	segment_set_tuple(&x->segment, &s->left_tuple);
-	if (segment_write(p))
-		return VERDICT_DROP;
-	if (!(s->flags & SESSION_LAST))
-		port_put_tag(p, &nonce);
-	return VERDICT_PASS;
+	u32 last = s->flags & SESSION_LAST, number = last ? 0 : port_put_tag(p, &nonce);
+	if (!last && config->flags & CONFIG_TAG_OPTION)
+		tag_append(p, number);
+	return segment_write(p) ? VERDICT_DROP : VERDICT_PASS;
 }
 
 #endif

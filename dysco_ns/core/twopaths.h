@@ -30,6 +30,14 @@ struct out_plan {
 	u32 drained_now;
 };
 
+enum { OVERSHOOT = 1 << 20 }; /* windows keep their right edge when a proxy leaves, so a sender may be that far ahead */
+
+/* The highest number received: what lies far beyond every window offered is a forgery, then only what is acknowledged counts. */
+INLINE u32 believed(const struct reconfig *r, u32 high)
+{
+	return seq_after(high, r->edge_offered + OVERSHOOT) ? r->expected : high;
+}
+
 /* The start of what arrives on the new path, local.  Only meaningful once beta_in is known. */
 INLINE u32 new_start(const struct reconfig *r) { return r->isn_in + 1 + r->peer_delta + r->beta_in; }
 
@@ -220,6 +228,7 @@ struct in_plan {
 	u32 tsval, tsecr;
 	u32 news;               /* it acknowledges more than any before: no probe, it must arrive */
 	u32 ready_now, first_now, drained_now;
+	u32 sent_high;          /* given: the highest number that the local side has sent */
 };
 
 /* A window that was offered is not taken back, though the host that offered it may have left: Linux sends bare
@@ -272,12 +281,23 @@ INLINE void bare_ack_place(struct in_plan *plan, const struct reconfig *r, const
 		plan->seq = r->expected;
 }
 
+/* An acknowledgment of what was never sent is forged: it goes no further, and nothing of it is noted. */
+INLINE int unsent_acknowledged(struct in_plan *plan, const struct segment *s, u32 ack)
+{
+	int forged = s->flags & TCP_ACK && seq_after(ack, plan->sent_high);
+
+	plan->drop |= (u32)forged;
+	return forged;
+}
+
 INLINE void plan_in_old(struct in_plan *plan, struct reconfig *r, const struct segment *s, u64 now)
 {
 	u32 end = plan->seq + s->length;
 
+	if (unsent_acknowledged(plan, s, plan->ack))
+		return;
 	if (s->length && seq_after(end, r->old_rcvd))
-		r->old_rcvd = end;
+		r->old_rcvd = seq_max(r->old_rcvd, believed(r, end));
 	plan->answer = r->phase >= PHASE_READY && s->length && !seq_after(end, r->old_rcvd_acked);
 	plan->answer_ack = r->old_rcvd_acked;
 	plan->drop = plan->answer || r->phase >= PHASE_SETTLING;
@@ -337,6 +357,8 @@ INLINE void beta_told(struct in_plan *plan, struct reconfig *r, const struct seg
 
 INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct segment *s, u64 now)
 {
+	if (r->flags & RECONFIG_CUTOFF && unsent_acknowledged(plan, s, s->ack + r->beta_out))
+		return;
 	plan_in_handshake(plan, r, s, now);
 	beta_told(plan, r, s);
 	timestamps_in_new(r, s, &plan->tsval, &plan->tsecr);

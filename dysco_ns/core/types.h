@@ -15,6 +15,7 @@ typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s16 s16;
 typedef __s32 s32;
 typedef __s64 s64;
 typedef __u16 be16; /* network byte order */
@@ -52,15 +53,18 @@ enum {
 	MAX_KEYS = 4,           /* of each domain */
 	MAX_TYPES = 16,         /* of middleboxes */
 	MAX_MEMBERS = 16,       /* of one type */
+	TRANSACTIONS = 8,       /* that an agent remembers of a session, to know what is played again */
 	HEARTBEATS_LOST = 3,    /* without an answer: the neighbour is gone, and the session with it */
 	MAX_BURIED = 4,         /* old paths of a live session that still swallow late segments */
 	MAX_NEXT_HOPS = 1024,
 	DAEMON_NEXT_HOPS = 512, /* from here on the daemon adds next hops, below it the core */
+	SHARED_NEXT_HOPS = DAEMON_NEXT_HOPS - MAX_INTERFACES, /* from here on those that many neighbours share */
 	MAX_HEADER = 60,        /* bytes of a TCP header with options */
 	MAX_MESSAGE = 183,      /* bytes that a signature covers: three SHA-256 blocks with their padding */
 	SIGNATURE_BYTES = 32,
 	LOCK_LEASE_NS = 2000000000,
 };
+#define ANCHOR_SILENT_NS 30000000000ull /* no answer to any release for so long: the old path has failed */
 
 struct five_tuple {
 	be32 src, dst;
@@ -125,6 +129,7 @@ enum session_flag {
 	SESSION_RST = 64,
 	SESSION_BYPASS = 128,   /* without a chain rather than not at all */
 	SESSION_NAT = 512,      /* the left neighbour is behind a NAT without an agent */
+	SESSION_FORWARDED = 1024, /* a NAT on the left has changed the destination: port forwarding */
 	SESSION_ENDS = 256,     /* the last agent of the chain ends it for a host without one: an edge */
 };
 
@@ -136,7 +141,8 @@ struct offer {
 	u8 window_scale;
 	u8 has;                 /* enum offer_has */
 };
-enum offer_has { OFFER_SEEN = 1, OFFER_WINDOW_SCALE = 2, OFFER_TIMESTAMP = 4, OFFER_SACK = 8, OFFER_ECN = 16 };
+enum offer_has { OFFER_SEEN = 1, OFFER_WINDOW_SCALE = 2, OFFER_TIMESTAMP = 4, OFFER_SACK = 8, OFFER_ECN = 16,
+		  OFFER_AUTHENTICATED = 32, OFFER_MULTIPATH = 64 };
 
 /* A requestLock that has met a pending lock: refused when that one is answered, either way (paper III-B). */
 struct held {
@@ -175,6 +181,10 @@ struct session {
 	u32 txid;
 	be32 requestor;
 	u32 left_txid;                  /* by which this middlebox has left, before it came back */
+	u32 known[TRANSACTIONS];        /* transactions seen here, freshness.h */
+	u32 known_next;
+	u32 old_epochs;                 /* transactions of earlier epochs are none of the session's present */
+	u32 newest;                     /* of the highest epoch that this agent has heard of */
 	u32 done_txid[2];               /* by side: the last reconfiguration that this agent completed */
 	u64 lock_until_ns;
 	struct five_tuple request_from; /* as the request arrived: the answer goes back there */
@@ -217,6 +227,7 @@ enum reconfig_flag {
 	RECONFIG_ECHOED = 65536,    /* what arrives echoes timestamps with beta: none without is under way any more */
 	RECONFIG_PARK = 262144,     /* new data waits until the state of a middlebox has moved: state migration */
 	RECONFIG_GO = 524288,       /* it has */
+	RECONFIG_CANCEL = 1048576,  /* left anchor: given up, whatever comes still; the right one may have forgotten already */
 	RECONFIG_TS_LEVEL = 131072, /* the new path's timestamps have caught up with the old one's: none need raising any more */
 	RECONFIG_SYN_ACK = 8192,    /* left anchor: the new path's SYN-ACK has come */
 };
@@ -271,6 +282,7 @@ struct reconfig {
 	u32 chain_length;
 	be32 chain[MAX_MIDDLEBOXES];    /* middleboxes of the new path */
 	u64 lock_ns, ready_ns, first_byte_ns, drained_ns;
+	u64 heard_ns;           /* left anchor: the last answer to a release */
 };
 
 /* ---- what the daemon asks of the core: command.h ---- */
@@ -322,6 +334,7 @@ struct interface {
 
 enum config_flag {
 	CONFIG_EVENTS = 1,      /* somebody listens: tell what happens, not only what needs the daemon */
+	CONFIG_TAG_OPTION = 2,  /* this middlebox takes packets to user space: tag SYNs by a TCP option, too */
 };
 
 /* Agents that share keys: those with an address in this network; the first domain is that of all others. */

@@ -138,6 +138,7 @@ class EventStream:
 class DataPath:
     """A dysco-dpdk process: tables, commands, events.  The same calls as ebpf.loader.Programs."""
 
+    marks = False  # a SYN loses them at the tap: tags are options
     parks = False  # it has no interface where segments could wait: attempts that need one are refused
 
     def __init__(self, path: Path, btf: Btf) -> None:

@@ -79,9 +79,21 @@ INLINE struct middlebox_type *port_type(u32 i) { return i < MAX_TYPES ? &here->t
 INLINE struct hmac_key *port_key(u32 i) { return i < MAX_DOMAINS * MAX_KEYS ? &here->key[i] : 0; }
 INLINE struct next_hop *port_next_hop_at(u32 i) { return i < MAX_NEXT_HOPS ? &here->hop[i] : 0; }
 
-/* The tag of a SYN inside this host is an option, which the worker takes off and puts on (tag.h). */
-INLINE u64 port_tag(struct packet *p) { return (void)p, here->tag; }
-INLINE void port_put_tag(struct packet *p, const u64 *nonce) { (void)p, here->put_tag = *nonce; }
+/* A mark does not survive the way into the kernel and back: tags are options (core/tag.h).  A later SYN may take the slot. */
+INLINE u32 tag_number(u64 nonce) { return (u32)(nonce >> 8); }
+INLINE u64 port_tagged(u32 number)
+{
+	u64 nonce = here->tagged[number % MAX_TAGS];
+
+	return nonce && tag_number(nonce) == number ? nonce : 0;
+}
+INLINE u64 port_tag(struct packet *p) { return (void)p, 0ull; }
+INLINE u32 port_put_tag(struct packet *p, const u64 *nonce)
+{
+	(void)p;
+	here->tagged[tag_number(*nonce) % MAX_TAGS] = *nonce;
+	return tag_number(*nonce);
+}
 
 INLINE int port_swap(u64 *at, u64 from, u64 to)
 {
@@ -142,6 +154,17 @@ INLINE struct pair *pair_of(u32 ifindex)
 	return 0;
 }
 
+/* For the neighbours beyond those that the table holds: one next hop an interface, unresolved. */
+INLINE u32 shared_hop(struct next_hop *hop)
+{
+	u32 index = SHARED_NEXT_HOPS + (u32)(pair_of(hop->ifindex) - here->pair);
+
+	hop->address = 0;
+	hop->resolved = 0;
+	here->hop[index] = *hop;
+	return index;
+}
+
 /* The index of the next hop towards an address: cached, and looked up once.  One that the kernel does not know yet stays
  * unresolved until the daemon finds it (hops.py). */
 NOINLINE u32 port_route(struct packet *p, be32 address, be32 from)
@@ -160,7 +183,9 @@ NOINLINE u32 port_route(struct packet *p, be32 address, be32 from)
 		return 0;
 	memcpy(fresh.source, pair->mac, 6);
 	u32 index = known ? *known : here->hops + 1;
-	if (index >= DAEMON_NEXT_HOPS || (!known && table_put(&here->hop_index, &key, &index)))
+	if (index >= SHARED_NEXT_HOPS)
+		return shared_hop(&fresh);
+	if (!known && table_put(&here->hop_index, &key, &index))
 		return 0;
 	here->hops = known ? here->hops : index;
 	here->hop[index] = fresh;

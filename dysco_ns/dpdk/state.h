@@ -21,6 +21,7 @@ enum {
 	ENTRY_NODE = 128,               /* two cache lines, one pair for the prefetcher */
 	SESSIONS_AT_ONCE = 512,         /* looked at by one expiry step: some ten microseconds */
 	EVENT_ROOM = 1 << 14,
+	MAX_TAGS = 4096,
 };
 _Static_assert(NODE_VALUE + sizeof(struct entry) <= ENTRY_NODE, "an entry and its key");
 
@@ -45,7 +46,6 @@ struct agent {
 	u8 *hint[2];            /* what the burst has found in the egress, ingress table */
 	struct pair *in_hand;   /* where it came from */
 	struct queue *out;      /* where it goes */
-	u64 tag, put_tag;       /* nonce of a SYN's session: as it came, as it is to go */
 	u32 arriving;
 	u32 pairs;
 	struct table egress, ingress, reconfig, member, hop_index;
@@ -59,6 +59,7 @@ struct agent {
 	struct policy policy[MAX_POLICIES];
 	struct hmac_key key[MAX_DOMAINS * MAX_KEYS];
 	struct middlebox_type type[MAX_TYPES];
+	u64 tagged[MAX_TAGS];   /* nonces of SYNs that are inside this host, by their tags */
 	struct routes routes;
 	struct rte_mempool *pool;       /* of frames that do not come from a port: commands */
 	struct scratch scratch;

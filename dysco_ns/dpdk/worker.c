@@ -7,7 +7,6 @@
 #include "mbuf_port.h"
 #include "segment.h"
 #include "steps.h"
-#include "tag.h"
 #include "worker.h"
 
 enum { ENTRIES_OF_A_SESSION = 4, AT_ADDRESSES = AT_IP + 12 };
@@ -41,12 +40,8 @@ static void bury(struct agent *a)
 /* Everything beyond the fast programs; sessions that it opens are packed again. */
 static __attribute__((noinline)) int slow_steps(struct agent *a, struct packet *p, int verdict)
 {
-	a->tag = verdict == NEXT_SETUP_EGRESS ? tag_take(p) : 0;
-	a->put_tag = 0;
 	verdict = steps(p, verdict);
 	sessions_close(&a->sessions);
-	if (a->put_tag && verdict == VERDICT_PASS)
-		tag_put(p, a->put_tag);
 	return verdict;
 }
 

@@ -75,6 +75,7 @@ STEP(lock_step)
 STEP(answer_step)
 STEP(release_step)
 STEP(tombstone_egress)
+STEP(icmp_ingress)
 STEP(emit)
 
 SEC("tc") int dysco_command(struct packet *p) { return (int)command_run(p); }

@@ -199,6 +199,7 @@ NOINLINE int payload_pop(struct packet *p, u32 n)
 INLINE void piece_advance(struct emission *m, u32 by)
 {
 	store32(&m->new[4], load32(&m->new[4]) + by);
+	header_advance(m->new, by);
 	m->payload -= by;
 }
 

@@ -61,6 +61,7 @@ def digest(path: Path) -> str:
 class Programs:
     """The programs and maps of one namespace, loaded or found pinned under `pins`."""
 
+    marks = True  # a SYN keeps its mark through the kernel
     parks = True  # segments can wait at an interface of the daemon's
 
     def __init__(self, pins: Path, object_path: Path = OBJECT, btf: Btf | None = None) -> None:
@@ -203,7 +204,7 @@ class Programs:
 
 
 _PROGRAM_OF = {"control": "dysco_control_ingress", "lock": "dysco_lock_step", "answer": "dysco_answer_step",
-               "release": "dysco_release_step", "tombstone": "dysco_tombstone_egress"}  # fmt: skip
+               "release": "dysco_release_step", "tombstone": "dysco_tombstone_egress", "icmp": "dysco_icmp_ingress"}  # fmt: skip
 
 
 def _each(step: Any, handle: Any, name_of: Any) -> Iterator[tuple[str, Any]]:

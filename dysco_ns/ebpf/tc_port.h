@@ -144,27 +144,33 @@ INLINE struct next_hop *port_next_hop_at(u32 i) { return bpf_map_lookup_elem(&ne
 
 INLINE u32 tag_of(u64 nonce) { return MARK_TAG | ((u32)(nonce >> 8) & ~(u32)MARK_TAG_MASK); }
 
-/* The session of a SYN that a middlebox has passed on under another five-tuple.  A tag is short-lived: a later SYN may
- * take its slot, and a hash table would cost 0.25 us here. */
-INLINE u64 port_tag(struct packet *p)
+/* A tag is short-lived: a later SYN may take its slot, and a hash table would cost 0.25 us here. */
+INLINE u64 port_tagged(u32 tag)
 {
-	u32 tag = p->mark, slot = tag & (MAX_TAGS - 1);
+	u32 slot = tag & (MAX_TAGS - 1);
 	u64 *nonce = (tag & MARK_TAG_MASK) == MARK_TAG ? bpf_map_lookup_elem(&tag_table, &slot) : 0;
 
-	if (!nonce || tag_of(*nonce) != tag)
-		return 0;
-	p->mark = 0;
-	return *nonce;
+	return nonce && tag_of(*nonce) == tag ? *nonce : 0;
 }
-INLINE void port_put_tag(struct packet *p, const u64 *nonce)
+/* The session of a SYN that a middlebox has passed on under another five-tuple. */
+INLINE u64 port_tag(struct packet *p)
+{
+	u64 nonce = port_tagged(p->mark);
+
+	if (nonce)
+		p->mark = 0;
+	return nonce;
+}
+INLINE u32 port_put_tag(struct packet *p, const u64 *nonce)
 {
 	u32 tag = tag_of(*nonce), slot = tag & (MAX_TAGS - 1);
 	u64 *place = bpf_map_lookup_elem(&tag_table, &slot);
 
 	if (!place)
-		return;
+		return 0;
 	*place = *nonce;
 	p->mark = tag;
+	return tag;
 }
 
 /* ---- world ---- */
@@ -244,6 +250,22 @@ INLINE int route_lookup(struct packet *p, struct config *config, be32 address, b
 	return 0;
 }
 
+/* For the neighbours beyond those that the table holds: one next hop an interface, whose neighbour the kernel finds for each
+ * packet. */
+INLINE u32 shared_hop(const struct config *config, struct next_hop *hop)
+{
+	for (u32 i = 0; i < MAX_INTERFACES; i++) {
+		if (i >= config->interface_count || config->interfaces[i].ifindex != hop->ifindex)
+			continue;
+		u32 index = SHARED_NEXT_HOPS + i;
+		hop->address = 0;
+		hop->resolved = 0;
+		bpf_map_update_elem(&next_hop_table, &index, hop, BPF_ANY);
+		return index;
+	}
+	return 0;
+}
+
 /* The index of the next hop towards an address: cached, and looked up once. */
 NOINLINE u32 port_route(struct packet *p, be32 address, be32 from)
 {
@@ -264,9 +286,9 @@ NOINLINE u32 port_route(struct packet *p, be32 address, be32 from)
 		return known ? *known : 0;
 	if (known && !fresh.resolved)
 		return *known;
-	u32 index = known ? *known : __sync_fetch_and_add(count, 1) + 1;
-	if (index >= DAEMON_NEXT_HOPS)
-		return 0;
+	u32 index = known ? *known : *count + 1 < SHARED_NEXT_HOPS ? __sync_fetch_and_add(count, 1) + 1 : SHARED_NEXT_HOPS;
+	if (index >= SHARED_NEXT_HOPS)
+		return shared_hop(config, &fresh);
 	bpf_map_update_elem(&next_hop_table, &index, &fresh, BPF_ANY);
 	bpf_map_update_elem(&next_hop_index, &key, &index, BPF_ANY);
 	return index;

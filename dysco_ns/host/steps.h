@@ -19,6 +19,7 @@ static int steps(struct packet *p, int verdict)
 		case NEXT_ANSWER: verdict = answer_step(p); break;
 		case NEXT_RELEASE: verdict = release_step(p); break;
 		case NEXT_TOMBSTONE: verdict = tombstone_egress(p); break;
+		case NEXT_ICMP: verdict = icmp_ingress(p); break;
 		default: return verdict;
 		}
 	}

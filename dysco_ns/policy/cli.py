@@ -73,6 +73,7 @@ def agent_run(
     throttle: Annotated[
         Optional[str], typer.Option(metavar="zero|BYTES", help="most window offered during a reconfiguration; 16384 is usual")
     ] = None,
+    policies: Annotated[Optional[Path], typer.Option(help="policies from the start: a file as `policy apply` takes it")] = None,
     domain: Annotated[
         Optional[list[str]], typer.Option(metavar="NETWORK=KEYFILE", help="agents with another key (NETWORK=: none); repeatable")
     ] = None,
@@ -84,6 +85,7 @@ def agent_run(
     from dysco_ns.agent.daemon import Settings, run_here
     from dysco_ns.agent.domains import BadDomain, parse_domains
     from dysco_ns.agent.keys import BadKey, read_key
+    from dysco_ns.agent.policies import BadPolicy, preload
     from dysco_ns.dpdk.process import StartFailed
     from dysco_ns.ebpf.loader import LayoutMismatch, LoadFailed
 
@@ -97,6 +99,8 @@ def agent_run(
         secret = read_key(key) if key else None
         if path or pid:
             netns.enter(path or netns.path_of(pid))
+        if policies:
+            preload(netns.policies_path(netns.inode(netns.path_of())), _read_policies(policies))
         settings = Settings(
             name or f"pid {os.getpid()}",
             secret,
@@ -108,8 +112,21 @@ def agent_run(
             poll=poll,
         )
         run_here(settings, ready=lambda: print("ready", flush=True))
-    except (BadKey, BadDomain, LayoutMismatch, LoadFailed, StartFailed, OSError) as error:
+    except (BadKey, BadDomain, BadPolicy, LayoutMismatch, LoadFailed, StartFailed, OSError) as error:
         fail(str(error))
+
+
+def _read_policies(file: Path) -> list[dict[str, Any]]:
+    """What `policy apply` and `agent run --policies` read."""
+    try:
+        policies = json.loads(file.read_text())
+    except OSError as error:
+        fail(f"{file}: {error.strerror}", 2)
+    except ValueError as error:
+        fail(f"{file}: not JSON: {error}", 2)
+    if not isinstance(policies, list) or not all(isinstance(p, dict) for p in policies):
+        fail(f"{file}: a list of policies is expected", 2)
+    return policies
 
 
 def _throttle(text: str | None) -> int | None:
@@ -127,12 +144,18 @@ def _throttle(text: str | None) -> int | None:
 def agent_tune(
     heartbeat: Annotated[Optional[float], typer.Option(help="seconds of silence, 0: never")] = None,
     throttle: Annotated[Optional[str], typer.Option(metavar="off|zero|BYTES")] = None,
+    linger: Annotated[Optional[float], typer.Option(help="most seconds for which a session that is over stays (60)")] = None,
+    tag: Annotated[Optional[str], typer.Option(metavar="mark|option", help="option: packets go to user space here")] = None,
     at: At = None,
 ) -> None:
     """Changes what a running agent was started with."""
     fields: dict[str, Any] = {"heartbeat_s": heartbeat} if heartbeat is not None else {}
     if throttle is not None:
         fields["throttle"] = _throttle(throttle)
+    if linger is not None:
+        fields["linger_s"] = linger
+    if tag is not None:
+        fields["tag"] = tag
     client(at).request("tune", **fields)
 
 
@@ -223,15 +246,7 @@ def policy_remove(number: int, at: At = None) -> None:
 @policy.command("apply")
 def policy_apply(file: Path, at: At = None) -> None:
     """Replaces all policies by those of a JSON file: [{"filter": ..., "chain": [...]}, ...].  All or nothing."""
-    try:
-        policies = json.loads(file.read_text())
-    except OSError as error:
-        fail(f"{file}: {error.strerror}", 2)
-    except ValueError as error:
-        fail(f"{file}: not JSON: {error}", 2)
-    if not isinstance(policies, list) or not all(isinstance(p, dict) for p in policies):
-        fail(f"{file}: a list of policies is expected", 2)
-    ids = client(at).request("policy_apply", policies=policies)["ids"]
+    ids = client(at).request("policy_apply", policies=_read_policies(file))["ids"]
     print(f"{len(ids)} policies")
 
 
@@ -262,7 +277,8 @@ def reconfigure(
     migrate: Annotated[bool, typer.Option(help="with --replace M=M2: M2 gets what M's conntrack knows of the session")] = False,
     wait: Annotated[bool, typer.Option(help="wait and say how it ended")] = True,
     timeout: Annotated[float, typer.Option(help="seconds to wait for each session")] = 30.0,
-    retries: Annotated[int, typer.Option(help="how often to try again when another reconfiguration is in the way")] = 6,
+    retries: Annotated[int, typer.Option(min=0, help="how often to try again when another reconfiguration is in the way")] = 6,
+    retry_pause: Annotated[float, typer.Option(min=0.0, help="seconds before the first retry; doubles")] = 0.05,
     at: At = None,
     as_json: Json = False,
 ) -> None:
@@ -292,13 +308,14 @@ def reconfigure(
         orders = Orders(at, {k: v for k, v in selected.items() if v is not None}, change)
     except (UnknownHost, BadChange) as error:
         fail(str(error))
+    how = {"wait": wait, "timeout_s": timeout, "retries": retries, "retry_pause_s": retry_pause}
     with progress(orders.total, wait and not as_json) as advance:
-        results = orders.carry_out({"wait": wait, "timeout_s": timeout, "retries": retries}, advance)
+        results = orders.carry_out(how, advance)
     if as_json:
         print(json.dumps({"schema": 1, "results": results}, indent=1))
     for r in [] if as_json or not wait else results:
-        how = f"{r['reconfig_us']:.0f} us" if r["outcome"] == "done" else r["reason"] + retry_hint(r)
-        print(f"{r['session']}  {r['outcome']}  {how}")
+        detail = f"{r['reconfig_us']:.0f} us" if r["outcome"] == "done" else r["reason"] + retry_hint(r)
+        print(f"{r['session']}  {r['outcome']}  {detail}")
     if not wait:
         print(f"{len(results)} started")
     elif not results:

@@ -62,10 +62,19 @@ static int ends_of(int fd, struct end *local, struct end *peer)
 	return end_of(&address, local);
 }
 
+static const char *socket_at_start;
+
+__attribute__((constructor)) static void keep_environment(void)
+{
+	const char *given = getenv("DYSCO_SOCKET");
+
+	socket_at_start = given ? strdup(given) : 0; /* some proxies clear their environment */
+}
+
 /* The agent's socket is named by the inode of the network namespace. */
 static int agent_path(struct sockaddr_un *to)
 {
-	const char *given = getenv("DYSCO_SOCKET");
+	const char *now = getenv("DYSCO_SOCKET"), *given = now ? now : socket_at_start;
 	struct stat namespace;
 	int bytes;
 

@@ -1,31 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Experiments: each module has DESCRIPTION, run(run, options), summarise(run) and draw(run)."""
+"""Experiments: one module each, declaration and analysis; what they share is in `framework`.  docs/experiments.md"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from types import ModuleType
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from lab.topologies import BadSetting
+from lab.topologies import BadSetting, Settings
 
-EXPERIMENTS = {"proxy-removal": "proxy_removal", "switch": "switch", "bench": "bench", "bench-dpdk": "bench_dpdk"}
-Progress = Callable[[float, str], None]
+if TYPE_CHECKING:
+    from lab.experiments.framework.recorder import Recorder
+    from lab.results import RunDirectory, Summary
+
+NAMES = (
+    "proxy-removal",
+    "switch",
+    "loadbalancer",
+    "bench",
+    "bench-dpdk",
+)
+PROFILES = ("quick", "paper")
 
 
-@dataclass
-class Options:
-    """How an experiment is to be run."""
+class Experiment(Protocol):
+    """What a module of this package is.  The name `set-up` is the module `set_up`."""
 
-    profile: str = "quick"
-    settings: dict[str, str] = field(default_factory=dict)
-    seed: int = 1
-    progress: Progress = lambda fraction, text: None
+    DESCRIPTION: str  # one line
+    TOOLS: tuple[str, ...]  # programs that it needs, or paths of our own ones
+    CPU_BOUND: bool  # it uses all of the CPU on purpose: ratios within the run are its results
+
+    def plan(self, settings: Settings, profile: str) -> Any:
+        """How large a run is and what it sets up; reads every setting, so that BadSetting comes before anything is made."""
+
+    def measure(self, plan: Any, record: Recorder) -> None:
+        """Step 1: records samples and raw output."""
+
+    def summarise(self, run: RunDirectory) -> Summary:
+        """Step 2: what they mean."""
+
+    def draw(self, run: RunDirectory, summary: Summary) -> list[Path]:
+        """Step 3: the figures."""
 
 
-def find(name: str) -> ModuleType:
-    """The module of an experiment.  BadSetting names what exists."""
-    if name not in EXPERIMENTS:
-        raise BadSetting(f"unknown experiment '{name}': one of {', '.join(EXPERIMENTS)}")
-    return importlib.import_module(f"lab.experiments.{EXPERIMENTS[name]}")
+def find(name: str) -> Experiment:
+    """The experiment of that name.  BadSetting names what exists."""
+    if name not in NAMES:
+        raise BadSetting(f"unknown experiment '{name}': one of {', '.join(NAMES)}")
+    return cast(Experiment, importlib.import_module(f"lab.experiments.{name.replace('-', '_')}"))
+
+
+def plan_of(name: str, given: dict[str, str], profile: str) -> tuple[Any, dict[str, str]]:
+    """The plan of a run, and all settings with their values.  BadSetting on nonsense."""
+    experiment = find(name)
+    if profile not in PROFILES:
+        raise BadSetting(f"unknown profile '{profile}': use {' or '.join(PROFILES)}")
+    settings = Settings(given, f"experiment {name}")
+    plan = experiment.plan(settings, profile)
+    settings.finish()
+    return plan, settings.used

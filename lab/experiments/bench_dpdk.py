@@ -7,52 +7,57 @@ dysco-dpdk-bench sets real sessions up, visits them at random in both directions
 from __future__ import annotations
 
 import statistics
-import subprocess
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.experiments import Options
+from lab.experiments.framework.figures import COLOURS, Drawing
+from lab.experiments.framework.recorder import Recorder
 from lab.results import ROOT, RunDirectory, Summary, claim
 from lab.statistics import median_interval
 from lab.tool import run as run_tool
+from lab.topologies import Settings
 
-DESCRIPTION = "DPDK: extra time of one agent pass over plain forwarding, by sessions and frame size"
 PROGRAM = ROOT / "build" / "dysco-dpdk-bench"
+DESCRIPTION = "DPDK: extra time of one agent pass over plain forwarding, by sessions and frame size"
+TOOLS = (str(PROGRAM),)
+CPU_BOUND = True
 COUNTS = {"1k": (1_000, 18.0, "35-38"), "60k": (60_000, 70.0, "155-190"), "1m": (1_000_000, 110.0, "274-312")}
 SIZES = (64, 128, 256, 512, 1024, 1280, 1518)  # paper Fig. 9; bytes with the frame check sequence
 SMALLEST, OF_SIZES = 64, "60k"
 WAYS = ("egress", "ingress")
-Row = tuple[str, str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    rounds: int
+    batches: int  # of 2048 frames, in each round
+
+
+def plan(settings: Settings, profile: str) -> Plan:
+    paper = profile == "paper"
+    return Plan(
+        settings.integer("rounds", 15 if paper else 9, 1, 100), settings.integer("batches", 200 if paper else 60, 1, 1000)
+    )
 
 
 # ---- step 1 ----
 
 
-def _program(raw: Path, name: str, sessions: int, rounds: int, batches: int, sign: int, sizes: tuple[int, ...]) -> list[Row]:
-    argv = [str(PROGRAM), *map(str, (sessions, rounds, batches, sign, *sizes))]
-    done = run_tool(argv)
-    (raw / f"{name}.csv").write_text(done)
-    rows = (line.split(",") for line in done.splitlines())
-    return [(f"{name}_{subject}", quantity, float(value)) for subject, quantity, value in rows]
-
-
-def run(directory: RunDirectory, options: Options) -> None:
-    subprocess.run(["make", "-s", "-C", str(ROOT), "build/dysco-dpdk-bench"], check=True)
-    scale = {"rounds": 15, "batches": 200} if options.profile == "paper" else {"rounds": 9, "batches": 60}
-    rows: list[Row] = []
-    started = time.time()
+def measure(plan: Plan, record: Recorder) -> None:
     for step, (name, (sessions, _, _)) in enumerate(COUNTS.items()):
-        options.progress(step / 4, f"{sessions} sessions")
-        sizes = SIZES if name == OF_SIZES else (SMALLEST,)
-        rows += _program(directory.raw, name, sessions, scale["rounds"], scale["batches"], 0, sizes)
-    options.progress(0.8, "signed set-ups")
-    rows += _program(directory.raw, "signed", COUNTS["60k"][0], 0, 1, 1, ())
-    directory.write_samples([(0.0, subject, quantity, value) for subject, quantity, value in rows])
-    directory.write_manifest(
-        experiment="bench-dpdk", profile=options.profile, seed=options.seed, settings=scale, started=started,
-        duration_s=time.time() - started,
-    )  # fmt: skip
+        record.progress(step / 4, f"{sessions} sessions")
+        _program(record, name, sessions, plan, 0, SIZES if name == OF_SIZES else (SMALLEST,))
+    record.progress(0.8, "signed set-ups")
+    _program(record, "signed", COUNTS[OF_SIZES][0], Plan(0, 1), 1, ())
+
+
+def _program(record: Recorder, name: str, sessions: int, plan: Plan, sign: int, sizes: tuple[int, ...]) -> None:
+    """Each line that it prints is an observation."""
+    said = run_tool([str(PROGRAM), *map(str, (sessions, plan.rounds, plan.batches, sign, *sizes))])
+    (record.raw / f"{name}.csv").write_text(said)
+    for subject, quantity, value in (line.split(",") for line in said.splitlines()):
+        record(f"{name}_{subject}", quantity, float(value))
 
 
 # ---- step 2 ----
@@ -70,8 +75,8 @@ def _extra(samples: Any, name: str, size: int, ways: tuple[str, ...] = WAYS) -> 
     return [statistics.mean(both) - base for both, base in zip(passes, plain, strict=True)]
 
 
-def summarise(directory: RunDirectory) -> Summary:
-    samples, manifest = directory.samples(), directory.manifest()
+def summarise(run: RunDirectory) -> Summary:
+    samples = run.samples()
     metrics: dict[str, float] = {}
     claims = []
     for name, (sessions, bound, before) in COUNTS.items():
@@ -102,32 +107,24 @@ def summarise(directory: RunDirectory) -> Summary:
               ">= 200000", shape=False),
         claim("memory", "memory of one session of a million", "-", metrics["bytes_per_session"], "B", "<= 512", shape=False),
     ]  # fmt: skip
-    metrics = {name: round(value, 3) for name, value in metrics.items()}
-    notes = ["CPU-bound on purpose", "frames stay in memory: no NIC, no copy; the loss is that of the processor alone"]
-    return Summary("bench-dpdk", manifest["profile"], claims, metrics, 100.0, notes)
+    return Summary.of(run, claims, metrics, ["frames stay in memory: no NIC, no copy; the loss is that of the processor alone"])
 
 
 # ---- step 3 ----
 
 
-def draw(directory: RunDirectory) -> list[Path]:
+def draw(run: RunDirectory, summary: Summary) -> list[Path]:
     """Extra time by sessions, and packets per second by frame size (paper Fig. 9)."""
-    from lab.experiments.proxy_removal_figures import COLOURS, save, style
-
-    plt, samples = style(), directory.samples()
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    ours = [statistics.median(_extra(samples, name, SMALLEST)) for name in COUNTS]
-    left.bar(range(len(ours)), ours, color=COLOURS[0])
-    left.set_xticks(range(len(ours)), [f"{sessions:,}" for sessions, _, _ in COUNTS.values()])
-    left.set_xlabel("sessions, visited at random")
-    left.set_ylabel("extra time of a pass (ns)")
-    for way, colour in (("plain", COLOURS[1]), ("egress", COLOURS[0])):
-        rates = [1e3 / statistics.median(_values(samples, f"{OF_SIZES}_{way}_{size}")) for size in SIZES]
-        right.plot(SIZES, rates, color=colour, marker="o", label="plain" if way == "plain" else "agent")
-    right.set_ylim(bottom=0)
-    right.set_xlabel("frame (bytes)")
-    right.set_ylabel("million frames/s, one core")
-    right.legend(frameon=False)
-    paths = save(figure, directory, "dpdk-pass")
-    plt.close("all")
-    return paths
+    drawing, samples = Drawing(run, summary), run.samples()
+    with drawing.figure("dpdk-pass", "1 run, medians of its rounds", (10.0, 4.0), ncols=2) as (_, (left, right)):
+        ours = [statistics.median(_extra(samples, name, SMALLEST)) for name in COUNTS]
+        left.bar(range(len(ours)), ours, color=COLOURS[0])
+        left.set_xticks(range(len(ours)), [f"{sessions:,}" for sessions, _, _ in COUNTS.values()])
+        left.set(xlabel="sessions, visited at random", ylabel="extra time of a pass (ns)")
+        for way, colour in (("plain", COLOURS[1]), ("egress", COLOURS[0])):
+            rates = [1e3 / statistics.median(_values(samples, f"{OF_SIZES}_{way}_{size}")) for size in SIZES]
+            right.plot(SIZES, rates, color=colour, marker="o", label="plain" if way == "plain" else "agent")
+        right.set_ylim(bottom=0)
+        right.set(xlabel="frame (bytes)", ylabel="million frames/s, one core")
+        right.legend()
+    return drawing.paths

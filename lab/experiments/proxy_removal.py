@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import subprocess
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -17,20 +18,27 @@ from pathlib import Path
 from typing import Any
 
 from lab.collect import collecting, read_events
-from lab.experiments import Options
+from lab.experiments.framework.recorder import Recorder
 from lab.experiments.proxy_removal_figures import draw
-from lab.measure import RESETS, TICKS, Sampler, cpu_ticks, interface_packets, machine_ticks, rates, tcp_counters
+from lab.measure import RESETS, TICKS, Sampler, cpu_ticks, interface_packets, rates, tcp_counters, with_children
 from lab.network import Lab, LabFailed, end, wait_for, wait_until
 from lab.results import RunDirectory, Summary, claim
 from lab.statistics import percentile
 from lab.tools import bulk
-from lab.topologies import Settings, Topology, build
+from lab.topologies import Settings, Topology
 from lab.topologies.proxy import PROXY, proxy_port, server_port
-from middleboxes.tcp_proxy import TcpProxy
+from middleboxes.box import ProcessBox
+from middleboxes.control import Leaves
+from middleboxes.haproxy import HAProxy
+from middleboxes.nginx import Nginx
+from middleboxes.tcp_proxy import BINARY, TcpProxy
 
-__all__ = ["DESCRIPTION", "draw", "run", "summarise"]
+__all__ = ["CPU_BOUND", "DESCRIPTION", "TOOLS", "draw", "measure", "plan", "summarise"]
 
 DESCRIPTION = "a TCP-terminating proxy leaves 500 live sessions, pair by pair (paper Fig. 12-14)"
+TOOLS = (str(bulk.BINARY), str(BINARY))
+PROXIES = ("tcp_proxy", "nginx", "haproxy")  # ours, which asks to leave; two that know nothing of Dysco
+CPU_BOUND = False
 PAPER_P80_US, PAPER_MAX_US = 60, 220
 RAMP_S = 1.5  # left out before measuring goodput
 SETTLE_S = 1.0  # left out after the last removal
@@ -41,100 +49,69 @@ DRAIN_TIMEOUT_S = 20.0
 class Plan:
     """When what happens, in seconds; how many sessions in each pair."""
 
-    profile: str
+    topology: Topology
     pairs: int
     sessions: int
     removals: tuple[float, ...]
     seconds: float
     interval_s: float
     trigger: str  # proxy: it asks to leave; client: it only joins, the client's agent is told
+    proxy: str  # one of PROXIES
 
 
-def plan_of(options: Options) -> tuple[Plan, dict[str, str]]:
-    """The plan of a profile, and the settings that are left for the topology.  BadSetting on nonsense."""
-    paper = options.profile == "paper"
-    topology = dict(options.settings)
-    own: dict[str, str] = {
-        key: topology.pop(key) for key in ("sessions", "trigger", "seconds", "first_removal", "step") if key in topology
-    }
-    settings = Settings(own, "experiment proxy-removal")
-    pairs = Settings({"pairs": topology.get("pairs", "4")}, "topology proxy").integer("pairs", 4, 1, 8)
-    scale = 10 if paper else 1
+def plan(settings: Settings, profile: str) -> Plan:
+    scale = 10 if profile == "paper" else 1
     first = settings.integer("first_removal", 4 * scale, 1, 1000)
     step = settings.integer("step", 2 * scale, 1, 1000)
-    plan = Plan(
-        options.profile,
-        pairs,
-        settings.integer("sessions", 125, 1, 2000),
-        tuple(float(first + i * step) for i in range(pairs)),
-        float(settings.integer("seconds", first + step * pairs + 12 * scale, 2, 10000)),
-        1.0 if paper else 0.1,
-        settings.choice("trigger", "proxy", ("proxy", "client")),
-    )
-    settings.finish()
-    return plan, topology
+    pairs = settings.integer("pairs", 4, 1, 8)
+    sessions = settings.integer("sessions", 125, 1, 2000)
+    seconds = settings.integer("seconds", first + step * pairs + 12 * scale, 2, 10000)
+    trigger = settings.choice("trigger", "proxy", ("proxy", "client"))
+    proxy = settings.choice("proxy", PROXIES[0], PROXIES)
+    removals = tuple(float(first + i * step) for i in range(pairs))
+    topology = settings.topology("proxy", pairs=pairs)
+    return Plan(topology, pairs, sessions, removals, float(seconds), scale / 10, trigger, proxy)
 
 
 # ---- step 1: run ----
 
 
-def run(directory: RunDirectory, options: Options) -> None:
-    plan, settings = plan_of(options)
-    topology = build("proxy", settings)
-    options.progress(0.0, "building the network")
-    started = time.time()
-    with Lab(topology) as lab, ExitStack() as stack:
-        measured = _measure(lab, topology, plan, directory, options, stack)
-    directory.write_manifest(
-        experiment="proxy-removal",
-        profile=plan.profile,
-        seed=options.seed,
-        settings={**topology.settings, "sessions": plan.sessions, "trigger": plan.trigger},
-        topology=topology.name,
-        started=started,
-        duration_s=time.time() - started,
-        removals_s=plan.removals,
-        load_s=plan.seconds,
-        dysco=topology.agents,
-        **measured,
-    )
-    _write_samples(directory, plan)
+def measure(plan: Plan, record: Recorder) -> None:
+    record.progress(0.0, "building the network")
+    with Lab(plan.topology) as lab, ExitStack() as stack:
+        _load(lab, plan, record, stack)
+    _record_goodput(record, plan)
 
 
-def _proxy(topology: Topology, raw: Path) -> TcpProxy:
-    routes = {proxy_port(i): (topology.host(f"server{i}").address, server_port(i)) for i in range(1, _pairs(topology) + 1)}
-    return TcpProxy(routes, raw / "proxy.sock", "command" if topology.agents else "never", topology.congestion)
+def _proxy(plan: Plan, raw: Path) -> TcpProxy | Nginx | HAProxy:
+    topology, when = plan.topology, "command" if plan.topology.agents else "never"
+    routes = {proxy_port(i): (topology.host(f"server{i}").address, server_port(i)) for i in range(1, plan.pairs + 1)}
+    if plan.proxy == "tcp_proxy":
+        return TcpProxy(routes, raw / "proxy.sock", when, topology.congestion)
+    relays = {port: [to] for port, to in routes.items()}
+    return Nginx(raw, stream=relays, leave_when=when) if plan.proxy == "nginx" else HAProxy(raw, tcp=relays, leave_when=when)
 
 
-def _pairs(topology: Topology) -> int:
-    return sum(h.name.startswith("client") for h in topology.hosts)
-
-
-def _measure(
-    lab: Lab, topology: Topology, plan: Plan, directory: RunDirectory, options: Options, stack: ExitStack
-) -> dict[str, Any]:
-    raw, interval_ms = directory.raw, int(plan.interval_s * 1000)
-    proxy = _proxy(topology, raw)
-    servers = []
-    for i in range(1, plan.pairs + 1):
-        address = topology.host(f"server{i}").address
-        command = bulk.server_command(address, server_port(i), raw / f"server{i}.jsonl", interval_ms)
-        command += ["--congestion", topology.congestion]
-        servers.append(stack.enter_context(lab.service(f"server{i}", command)))
-    running = stack.enter_context(lab.service(PROXY, proxy.command()))
+def _load(lab: Lab, plan: Plan, record: Recorder, stack: ExitStack) -> None:
+    """All sessions of all pairs from their start to their end, and what everything counted meanwhile."""
+    topology, raw = plan.topology, record.raw
+    proxy = _proxy(plan, raw)
+    servers = [_server(lab, plan, raw, pair, stack) for pair in range(1, plan.pairs + 1)]
+    stack.enter_context(lab.box(PROXY, proxy))
     collector = stack.enter_context(collecting(lab, raw))
     before = {name: tcp_counters(lab.pid(name)) for name in topology.names}
-    sampler = Sampler(plan.interval_s, _probe(running.pid, lab.pid(PROXY)))
+    sampler = Sampler(plan.interval_s, _probe(proxy, lab.pid(PROXY)))
     sampler.start()
-    zero = time.monotonic()
-    clients = [_client(lab, topology, plan, raw, options.seed, i) for i in range(1, plan.pairs + 1)]
-    for client in clients:
-        wait_for(client, "connected")
-    removals = _remove_pairs(lab, plan, proxy, zero, options, topology.agents)
-    _wait_for_end(clients, plan, zero, options)
-    options.progress(0.97, "draining")
-    for client in clients:
-        client.wait(DRAIN_TIMEOUT_S + 30)
+    zero = record.zero()
+    with record.watched():
+        clients = [_client(lab, plan, record, pair) for pair in range(1, plan.pairs + 1)]
+        for client in clients:
+            wait_for(client, "connected")
+        removals = _remove_pairs(lab, plan, proxy, zero, record)
+        _wait_for_end(clients, plan, zero, record)
+        record.progress(0.97, "draining")
+        for client in clients:
+            client.wait(DRAIN_TIMEOUT_S + 30)
     if topology.agents:
         total = plan.pairs * plan.sessions
         with suppress(LabFailed):  # the summary counts what is missing
@@ -143,41 +120,49 @@ def _measure(
     rows = sampler.finish()
     sockets = lab.run(PROXY, ["ss", "-Htan", "state", "connected", "exclude", "time-wait"]).splitlines()
     after = {name: tcp_counters(lab.pid(name)) for name in topology.names}
-    (raw / "proxy.jsonl").write_text("".join(json.dumps({"t_s": t - zero, **values}) + "\n" for t, values in rows))
+    _record_proxy(record, rows)
     (raw / "tcp.json").write_text(json.dumps({"before": before, "after": after}))
     (raw / "agents.json").write_text(json.dumps({n: lab.agent(n).request("stats")["counters"] for n in lab.state.agents}))
     for server in servers:
         end(server)
-    return {"zero_ns": int(zero * 1e9), "removals": removals, "proxy_sockets_after": len(sockets)}
+    record.facts |= {
+        "topology": topology.name, "dysco": topology.agents, "removals_s": plan.removals, "load_s": plan.seconds,
+        "zero_ns": int(zero * 1e9), "removals": removals, "proxy_sockets_after": len(sockets),
+    }  # fmt: skip
 
 
-def _probe(process: int, namespace: int) -> Any:
+def _probe(proxy: ProcessBox, namespace: int) -> Any:
+    assert proxy.process
+    processes = with_children(proxy.process.pid)
+
     def probe(_: float) -> dict[str, float]:
         received, sent = interface_packets(namespace, "eth0")
-        idle, total = machine_ticks()
-        return {"cpu_ticks": cpu_ticks(process), "received": received, "sent": sent, "idle": idle, "total": total}
+        return {"cpu_ticks": sum(map(cpu_ticks, processes)), "received": received, "sent": sent}
 
     return probe
 
 
-def _client(lab: Lab, topology: Topology, plan: Plan, raw: Path, seed: int, pair: int) -> Any:
-    import subprocess
+def _server(lab: Lab, plan: Plan, raw: Path, pair: int, stack: ExitStack) -> Any:
+    address = plan.topology.host(f"server{pair}").address
+    command = bulk.server_command(address, server_port(pair), raw / f"server{pair}.jsonl", int(plan.interval_s * 1000))
+    return stack.enter_context(lab.service(f"server{pair}", [*command, "--congestion", plan.topology.congestion]))
 
+
+def _client(lab: Lab, plan: Plan, record: Recorder, pair: int) -> Any:
     command = bulk.client_command(
-        topology.host(PROXY).address, proxy_port(pair), raw / f"client{pair}.jsonl", sessions=plan.sessions,
-        seconds=plan.seconds, interval_ms=int(plan.interval_s * 1000), base=pair * 10000, seed=seed,
+        plan.topology.host(PROXY).address, proxy_port(pair), record.raw / f"client{pair}.jsonl", sessions=plan.sessions,
+        seconds=plan.seconds, interval_ms=int(plan.interval_s * 1000), base=pair * 10000, seed=record.seed,
     )  # fmt: skip
-    command += ["--congestion", topology.congestion]
+    command += ["--congestion", plan.topology.congestion]
     return lab.popen(f"client{pair}", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def _remove_pairs(lab: Lab, plan: Plan, proxy: TcpProxy, zero: float, options: Options, agents: bool) -> list[dict[str, Any]]:
+def _remove_pairs(lab: Lab, plan: Plan, proxy: Leaves, zero: float, record: Recorder) -> list[dict[str, Any]]:
     removals = []
     for pair, at in enumerate(plan.removals, 1):
-        while (now := time.monotonic() - zero) < at:
-            options.progress(0.05 + 0.9 * now / plan.seconds, f"{pair - 1} of {plan.pairs} pairs without the proxy")
-            time.sleep(min(0.1, at - now))
-        if not agents:
+        now = time.monotonic() - zero
+        record.sleep(max(at - now, 0), f"{pair - 1} of {plan.pairs} pairs without the proxy", zero, plan.seconds)
+        if not plan.topology.agents:
             continue
         started = time.monotonic() - zero
         reply = proxy.leave(proxy_port(pair), join_only=plan.trigger == "client")
@@ -187,81 +172,53 @@ def _remove_pairs(lab: Lab, plan: Plan, proxy: TcpProxy, zero: float, options: O
     return removals
 
 
-def _wait_for_end(clients: list[Any], plan: Plan, zero: float, options: Options) -> None:
-    while (now := time.monotonic() - zero) < plan.seconds and any(c.poll() is None for c in clients):
-        options.progress(0.05 + 0.9 * now / plan.seconds, "all pairs without the proxy")
-        time.sleep(0.1)
+def _wait_for_end(clients: list[Any], plan: Plan, zero: float, record: Recorder) -> None:
+    while time.monotonic() - zero < plan.seconds and any(c.poll() is None for c in clients):
+        record.sleep(0.1, "all pairs without the proxy", zero, plan.seconds)
 
 
 # ---- samples ----
 
 
-def _write_samples(directory: RunDirectory, plan: Plan) -> None:
-    zero = directory.manifest()["zero_ns"]
-    rows: list[tuple[Any, ...]] = []
+def _record_goodput(record: Recorder, plan: Plan) -> None:
     for pair in range(1, plan.pairs + 1):
-        rows += _goodput(directory.raw, pair, zero)
-    rows += _proxy_rows(directory.raw)
-    for host, event in read_events(directory.raw):
+        for end_, quantity in (("server", "goodput_up_mbps"), ("client", "goodput_down_mbps")):
+            intervals = bulk.read_report(record.raw / f"{end_}{pair}.jsonl").intervals
+            for (before, _), (at, received) in itertools.pairwise(intervals):
+                record(f"pair{pair}", quantity, received * 8 / 1e6 / ((at - before) / 1e9), at / 1e9)
+    for host, event in read_events(record.raw):
         if event["event"] == "reconfigured":
-            at = (event["ts_ns"] - zero) / 1e9
             for name in ("reconfig_us", "first_byte_us", "old_path_drained_us"):
                 if event[name] is not None:
-                    rows.append((round(at, 4), host, name, event[name]))
-    directory.write_samples(rows)
+                    record(host, name, event[name], event["ts_ns"] / 1e9)
 
 
-def _goodput(raw: Path, pair: int, zero_ns: int) -> list[tuple[Any, ...]]:
-    rows = []
-    for end_, quantity in (("server", "goodput_up_mbps"), ("client", "goodput_down_mbps")):
-        intervals = bulk.read_report(raw / f"{end_}{pair}.jsonl").intervals
-        for (before, _), (at, received) in itertools.pairwise(intervals):
-            mbps = received * 8 / 1e6 / ((at - before) / 1e9)
-            rows.append((round((at - zero_ns) / 1e9, 3), f"pair{pair}", quantity, round(mbps, 3)))
-    return rows
-
-
-def _proxy_rows(raw: Path) -> list[tuple[Any, ...]]:
-    points = [json.loads(line) for line in (raw / "proxy.jsonl").read_text().splitlines()]
-    series = [(p["t_s"], p) for p in points]
-    rows: list[tuple[Any, ...]] = []
+def _record_proxy(record: Recorder, rows: list[tuple[float, dict[str, float]]]) -> None:
     for name, quantity, per in (
         ("cpu_ticks", "cpu_pct", TICKS / 100),
         ("received", "received_pps", 1.0),
         ("sent", "sent_pps", 1.0),
     ):
-        rows += [(round(t, 3), "proxy", quantity, round(v, 2)) for t, v in rates(series, name, per)]
-    for (_, a), (t, b) in itertools.pairwise(series):
-        if b["total"] > a["total"]:
-            idle = 100 * (b["idle"] - a["idle"]) / (b["total"] - a["total"])
-            rows.append((round(t, 3), "machine", "idle_pct", round(idle, 1)))
-    return rows
+        for at, value in rates(rows, name, per):
+            record(PROXY, quantity, value, at)
 
 
 # ---- step 2: summary ----
 
 
-def summarise(directory: RunDirectory) -> Summary:
-    manifest, samples = directory.manifest(), directory.samples()
-    metrics = _metrics(directory, manifest, samples)
+def summarise(run: RunDirectory) -> Summary:
+    manifest, samples = run.manifest(), run.samples()
+    metrics = _metrics(run, manifest, samples)
     testable = bool(manifest["dysco"])
-    idle = samples[(samples.quantity == "idle_pct") & (samples.time_s > 0)]
-    seconds = idle.groupby(idle.time_s.astype(int)).value.mean()
     notes = [] if testable else ["run without agents: what is said about the removal is not testable"]
-    counted = metrics["sessions_failed"]
-    if counted:
-        notes.append(f"failed sessions: {json.dumps(_comparison(directory, manifest).reasons)}")
-    return Summary(
-        "proxy-removal", manifest["profile"], _claims(metrics, manifest, testable), metrics, float(seconds.min()), notes
-    )
+    if metrics["sessions_failed"]:
+        notes.append(f"failed sessions: {json.dumps(_comparison(run, manifest).reasons)}")
+    return Summary.of(run, _claims(metrics, manifest, testable), metrics, notes)
 
 
-def _comparison(directory: RunDirectory, manifest: dict[str, Any]) -> bulk.Comparison:
+def _comparison(run: RunDirectory, manifest: dict[str, Any]) -> bulk.Comparison:
     pairs = range(1, len(manifest["removals_s"]) + 1)
-    reports = [
-        (bulk.read_report(directory.raw / f"client{i}.jsonl"), bulk.read_report(directory.raw / f"server{i}.jsonl"))
-        for i in pairs
-    ]
+    reports = [(bulk.read_report(run.raw / f"client{i}.jsonl"), bulk.read_report(run.raw / f"server{i}.jsonl")) for i in pairs]
     return bulk.compare(reports)
 
 
@@ -275,13 +232,13 @@ def _window(samples: Any, start: float, stop: float) -> float:
     return float(bins.groupby(level=0).sum().median())
 
 
-def _metrics(directory: RunDirectory, manifest: dict[str, Any], samples: Any) -> dict[str, float]:
-    compared = _comparison(directory, manifest)
+def _metrics(run: RunDirectory, manifest: dict[str, Any], samples: Any) -> dict[str, float]:
+    compared = _comparison(run, manifest)
     removals = manifest["removals_s"]
     stop = float(manifest["load_s"]) - 0.5
     settings = manifest["settings"]
-    tcp = json.loads((directory.raw / "tcp.json").read_text())
-    events = [event for _, event in read_events(directory.raw)]
+    tcp = json.loads((run.raw / "tcp.json").read_text())
+    events = [event for _, event in read_events(run.raw)]
     times = {
         name: [e[name] for e in events if e["event"] == "reconfigured" and e[name] is not None]
         for name in ("reconfig_us", "first_byte_us", "old_path_drained_us")
@@ -317,16 +274,12 @@ def _metrics(directory: RunDirectory, manifest: dict[str, Any], samples: Any) ->
         metrics[f"reconfig_us_{name}"] = percentile(times["reconfig_us"], share)
     metrics["first_byte_us_p50"] = percentile(times["first_byte_us"], 0.5)
     metrics["old_path_drained_us_p50"] = percentile(times["old_path_drained_us"], 0.5)
-    return {name: round(value, 3) for name, value in metrics.items() if not _missing(value)}
+    return {name: round(value, 3) for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _grown(tcp: dict[str, Any], name: str) -> int:
     """By how much a counter has grown in all hosts together."""
     return sum(int(tcp["after"][host][name]) - int(tcp["before"][host][name]) for host in tcp["after"])
-
-
-def _missing(value: float) -> bool:
-    return not math.isfinite(value)
 
 
 def _claims(m: dict[str, float], manifest: dict[str, Any], testable: bool) -> list[Any]:

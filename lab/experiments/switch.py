@@ -7,24 +7,24 @@ sessions at once.  Goodput is what the applications at both ends received, in wi
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import subprocess
-import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from lab.experiments import Options
-from lab.experiments.proxy_removal_figures import save, style
-from lab.measure import Sampler, machine_ticks, tcp_counters
-from lab.network import Lab
+from lab.experiments.framework.figures import ALARM, Drawing
+from lab.experiments.framework.recorder import Recorder
+from lab.measure import tcp_counters
+from lab.network import Lab, wait_for
 from lab.results import RunDirectory, Summary, claim
 from lab.tools import bulk
-from lab.topologies import build
+from lab.topologies import Settings, Topology
 
 DESCRIPTION = "insertion, replacement and deletion under load of 100 sessions: goodput around each switch"
-PORT, SESSIONS, RATE_MBPS = 5001, 100, 80
+TOOLS = (str(bulk.BINARY),)
+CPU_BOUND = False
+PORT, RATE_MBPS = 5001, 80
 STEPS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("insert", {"insert": ["mb1"]}),
     ("replace", {"replace": {"mb1": ["mb2"]}}),
@@ -32,70 +32,78 @@ STEPS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 INTERVAL_MS, WINDOW_S = 20, 0.1
 SPARE_S = 6.0  # the steps take time, too, and a while of undisturbed traffic must follow the last
-PAUSE_S = {"quick": 4.0, "paper": 15.0}  # between the steps
 
 
-def run(directory: RunDirectory, options: Options) -> None:
-    """Measures; writes samples.csv: goodput of each interval, and when each step was asked for and done."""
-    started, pause = time.time(), PAUSE_S[options.profile]
-    topology = build(
-        "chain", {"middleboxes": "2", "initial": "0", "kind": "firewall", "rate": str(RATE_MBPS), **options.settings}
-    )
-    reports = [directory.raw / f"{end}.jsonl" for end in ("client", "server")]
-    rows: list[dict[str, Any]] = []
-    with Lab(topology) as lab:
-        address = lab.topology.host("server").address
-        idle = Sampler(1.0, lambda now: dict(zip(("idle", "all"), map(float, machine_ticks()), strict=True)))
+@dataclass(frozen=True)
+class Plan:
+    topology: Topology
+    sessions: int
+    pause_s: float  # between the steps
+
+    @property
+    def seconds(self) -> float:
+        return self.pause_s * (len(STEPS) + 1) + SPARE_S
+
+
+def plan(settings: Settings, profile: str) -> Plan:
+    sessions = settings.integer("sessions", 100, 1, 2000)
+    pause = settings.integer("pause", 15 if profile == "paper" else 4, 1, 1000)
+    topology = settings.topology("chain", middleboxes=2, initial=0, kind="firewall", rate=RATE_MBPS)
+    return Plan(topology, sessions, float(pause))
+
+
+# ---- step 1 ----
+
+
+def measure(plan: Plan, record: Recorder) -> None:
+    """Goodput of each interval at both ends, and when each step was asked for and done."""
+    reports = [record.raw / f"{end}.jsonl" for end in ("client", "server")]
+    with Lab(plan.topology) as lab:
+        address = plan.topology.host("server").address
         with lab.service("server", bulk.server_command(address, PORT, reports[1])):
-            seconds = pause * (len(STEPS) + 1) + SPARE_S
-            command = bulk.client_command(address, PORT, reports[0], sessions=SESSIONS, seconds=seconds, interval_ms=INTERVAL_MS,
-                                          seed=options.seed)  # fmt: skip
-            process = lab.popen("client", command, stdout=subprocess.PIPE)
-            assert process.stdout and process.stdout.readline().startswith("connected")
-            idle.start()
-            for turn, (name, change) in enumerate(STEPS):
-                options.progress((turn + 0.5) / len(STEPS), name)
-                time.sleep(pause)
-                asked = time.monotonic()
-                results = lab.agent("client").request("reconfigure", all=True, timeout_s=30, **change)["results"]
-                good = sum(r["outcome"] == "done" for r in results)
-                rows += [
-                    {"time_s": asked, "subject": name, "quantity": "asked", "value": 1.0},
-                    {"time_s": time.monotonic(), "subject": name, "quantity": "done", "value": float(good)},
-                ]
-            process.wait(60)
-            process.stdout.close()
-        compared = bulk.compare([(bulk.read_report(reports[0]), bulk.read_report(reports[1]))])
-        resets = sum(tcp_counters(lab.pid(h))["TcpEstabResets"] for h in lab.topology.names)
+            command = bulk.client_command(address, PORT, reports[0], sessions=plan.sessions, seconds=plan.seconds,
+                                          interval_ms=INTERVAL_MS, seed=record.seed)  # fmt: skip
+            client = lab.popen("client", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            wait_for(client, "connected")
+            zero = record.zero()
+            with record.watched():
+                _switch(lab, plan, record, zero)
+                record.sleep(SPARE_S, "all deleted", zero, plan.seconds)
+                client.wait(60)
+        resets = sum(tcp_counters(lab.pid(h))["TcpEstabResets"] for h in plan.topology.names)
     for end, path in zip(("client", "server"), reports, strict=True):
-        rows += [
-            {"time_s": t / 1e9, "subject": end, "quantity": "received_bytes", "value": float(n)}
-            for t, n in bulk.read_report(path).intervals
-        ]
+        for ns, received in bulk.read_report(path).intervals:
+            record(end, "received_bytes", received, ns / 1e9)
+    compared = bulk.compare([(bulk.read_report(reports[0]), bulk.read_report(reports[1]))])
     for name, value in (("failed", compared.failed), ("mismatched", compared.bytes_mismatched), ("resets", resets),
                         ("compared", compared.bytes_compared)):  # fmt: skip
-        rows.append({"time_s": 0.0, "subject": "all", "quantity": name, "value": float(value)})
-    ticks = [row for _, row in idle.finish()]
-    shares = [100 * (b["idle"] - a["idle"]) / (b["all"] - a["all"]) for a, b in itertools.pairwise(ticks)]
-    rows.append({"time_s": 0.0, "subject": "machine", "quantity": "idle_min_pct", "value": min(shares, default=0.0)})
-    pd.DataFrame(rows).to_csv(directory.path / "samples.csv", index=False)
-    directory.write_manifest(experiment="switch", profile=options.profile, seed=options.seed, settings=topology.settings,
-                             started=started, duration_s=time.time() - started)  # fmt: skip
+        record("all", name, value)
 
 
-def _goodput(samples: pd.DataFrame) -> pd.Series:
+def _switch(lab: Lab, plan: Plan, record: Recorder, zero: float) -> None:
+    for name, change in STEPS:
+        record.sleep(plan.pause_s, f"before: {name}", zero, plan.seconds)
+        record(name, "asked", 1)
+        results = lab.agent("client").request("reconfigure", all=True, timeout_s=30, **change)["results"]
+        record(name, "done", sum(r["outcome"] == "done" for r in results))
+
+
+# ---- step 2 ----
+
+
+def _goodput(samples: Any) -> Any:
     """Mbit/s of both directions together, by the start of each window of 100 ms."""
     rows = samples[samples.quantity == "received_bytes"]
-    windows = (rows.time_s / WINDOW_S).astype(int) * WINDOW_S
+    windows = (rows.time_s // WINDOW_S) * WINDOW_S
     return rows.groupby(windows).value.sum() * 8 / 1e6 / WINDOW_S
 
 
-def _switches(samples: pd.DataFrame) -> list[tuple[str, float, float]]:
+def _switches(samples: Any) -> list[tuple[str, float, float]]:
     found = samples[samples.quantity.isin(["asked", "done"])].pivot(index="subject", columns="quantity", values="time_s")
     return [(name, found.asked[name], found.done[name]) for name, _ in STEPS]
 
 
-def _dips(samples: pd.DataFrame) -> dict[str, float]:
+def _dips(samples: Any) -> dict[str, float]:
     """By step: the least goodput of a window that touches the switch, over the lower of the medians before and after."""
     goodput, dips = _goodput(samples), {}
     for name, asked, done in _switches(samples):
@@ -106,13 +114,13 @@ def _dips(samples: pd.DataFrame) -> dict[str, float]:
     return dips
 
 
-def summarise(directory: RunDirectory) -> Summary:
-    samples = pd.read_csv(directory.path / "samples.csv")
+def summarise(run: RunDirectory) -> Summary:
+    samples, sessions = run.samples(), int(run.manifest()["settings"]["sessions"])
     single = {r.quantity: r.value for r in samples[samples.subject == "all"].itertuples()}
     done = {r.subject: r.value for r in samples[samples.quantity == "done"].itertuples()}
-    dips, idle = _dips(samples), float(samples[samples.quantity == "idle_min_pct"].value.iloc[0])
+    dips = _dips(samples)
     metrics = {
-        "sessions": float(SESSIONS),
+        "sessions": float(sessions),
         "sessions_reconfigured_min": min(done.values()),
         "bytes_compared": single["compared"],
         "bytes_mismatched": single["mismatched"],
@@ -125,27 +133,27 @@ def summarise(directory: RunDirectory) -> Summary:
         claim("mismatched", "bytes that differ", "0", metrics["bytes_mismatched"], "", "== 0"),
         claim("failed", "sessions that failed", "0", metrics["sessions_failed"], "", "== 0"),
         claim("resets", "sessions reset", "0", metrics["resets"], "", "== 0"),
-        claim("all", "sessions reconfigured in each step", "all", metrics["sessions_reconfigured_min"], "", f"== {SESSIONS}"),
+        claim("all", "sessions reconfigured in each step", "all", metrics["sessions_reconfigured_min"], "", f"== {sessions}"),
         *(
             claim(f"dip-{n}", f"{n}: least goodput around the switch over the lower of before and after", "no visible dip", v, "",
                   ">= 0.8", shape=False)
             for n, v in dips.items()
         ),
     ]  # fmt: skip
-    return Summary("switch", directory.manifest()["profile"], claims, metrics, idle)
+    return Summary.of(run, claims, metrics)
 
 
-def draw(directory: RunDirectory) -> None:
-    plt = style()
-    samples = pd.read_csv(directory.path / "samples.csv")
+# ---- step 3 ----
+
+
+def draw(run: RunDirectory, summary: Summary) -> list[Path]:
+    drawing, samples = Drawing(run, summary), run.samples()
     goodput = _goodput(samples)[1:-1]
-    start = goodput.index[0]
-    figure, axes = plt.subplots(figsize=(9, 4))
-    axes.step(goodput.index - start, goodput.values, where="post")
-    for name, asked, done in _switches(samples):
-        axes.axvspan(asked - start, done - start, alpha=0.2, color="#d55e00")
-        axes.annotate(name, (asked - start, goodput.max()), fontsize=9)
-    axes.set(xlabel="time (s)", ylabel="goodput, both ways (Mbit/s)", ylim=(0, None))
-    axes.set_title(f"{SESSIONS} sessions; shaded: asked until the last old path has ended", fontsize=10)
-    save(figure, directory, "switch")
-    plt.close(figure)
+    with drawing.figure("switch", f"1 run; windows of {WINDOW_S * 1000:.0f} ms", (9, 4)) as (_, axes):
+        axes.step(goodput.index, goodput.values, where="post")
+        for name, asked, done in _switches(samples):
+            axes.axvspan(asked, done, alpha=0.2, color=ALARM)
+            axes.annotate(name, (asked, goodput.max()), fontsize=9)
+        axes.set(xlabel="time (s)", ylabel="goodput, both ways (Mbit/s)", ylim=(0, None))
+        axes.set_title(f"{summary.metrics['sessions']:.0f} sessions; shaded: asked until the last old path has ended")
+    return drawing.paths

@@ -70,8 +70,9 @@ class Topology:
 class Settings:
     """key=value settings with defaults; every read is checked, what is left over is an error."""
 
-    def __init__(self, given: dict[str, str], where: str) -> None:
-        self._given, self._where = dict(given), where
+    def __init__(self, given: dict[str, str], where: str, also: tuple[str, ...] = ()) -> None:
+        """`also`: settings that exist but were read elsewhere, for the message about one that does not."""
+        self._given, self._where, self._also = dict(given), where, also
         self.used: dict[str, str] = {}
 
     def _take(self, key: str, default: str) -> str:
@@ -104,20 +105,29 @@ class Settings:
     def switch(self, key: str, default: bool) -> bool:
         return self.choice(key, "on" if default else "off", ("on", "off")) == "on"
 
+    def topology(self, name: str, **fixed: object) -> Topology:
+        """The topology that takes all settings not read so far; `fixed` ones are not the user's to set."""
+        given, self._given = self._given, {}
+        for key in fixed.keys() & given.keys():
+            raise BadSetting(f"{self._where}: {key} is {fixed[key]} here and cannot be set")
+        topology = build(name, given | {key: str(value) for key, value in fixed.items()}, tuple(self.used))
+        self.used |= topology.settings
+        return topology
+
     def finish(self) -> None:
         if self._given:
-            unknown, known = next(iter(self._given)), ", ".join(self.used)
+            unknown, known = next(iter(self._given)), ", ".join((*self._also, *self.used)) or "none"
             raise BadSetting(f"{self._where} has no setting '{unknown}': it has {known}")
 
 
-def build(name: str, given: dict[str, str]) -> Topology:
-    """The topology of that name with these settings.  BadSetting names what exists."""
-    from lab.topologies import chain, proxy
+def build(name: str, given: dict[str, str], also: tuple[str, ...] = ()) -> Topology:
+    """The topology of that name with these settings.  BadSetting names what exists, `also` other settings."""
+    from lab.topologies import border, chain, proxy, shared
 
-    builders = {"chain": chain.build, "proxy": proxy.build}
+    builders = {"chain": chain.build, "proxy": proxy.build, "border": border.build, "shared": shared.build}
     if name not in builders:
         raise BadSetting(f"unknown topology '{name}': one of {', '.join(builders)}")
-    settings = Settings(given, f"topology {name}")
+    settings = Settings(given, f"topology {name}", also)
     topology = builders[name](settings)
     settings.finish()
     return topology
@@ -126,4 +136,6 @@ def build(name: str, given: dict[str, str]) -> Topology:
 DESCRIPTIONS = {
     "chain": "client, mb1..mbN, server behind one router: a service chain of 0 to 8 middleboxes",
     "proxy": "client1..4, server1..4, one TCP-terminating proxy, one router (the paper's Fig. 12)",
+    "border": "client1, client2 behind firewall and nat without agents; monitor, limiter1, limiter2, server (Fig. 15)",
+    "shared": "client1..N whose sessions to one server share mb1..mbK",
 }

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """client, mb1..mbN, server: plain routing passes only the router, Dysco steers through the middleboxes.
 
-With edges=on client and server have no agents: they are behind edge1 and edge2, which begin and end the chain.
-With gate=on the client is behind a NAT that has no agent.
+With edges=on client and server have no agents: they are behind edge1 and edge2, which begin and end the chain; with
+edges=left or right only one of them.  With gate=nat (or on) or gate=firewall the client is behind a NAT or a strict
+firewall that has no agent.
 With backend=dpdk the agents are DPDK processes, with backend=mixed those of every other host.
 """
 
@@ -14,6 +15,8 @@ from lab.topologies import BadSetting, Host, Policy, Settings, Topology
 
 PORTS = "5001-5010"
 KINDS = ("router", "firewall", "nat")
+EDGES = ("off", "on", "left", "right")
+GATES = {"off": "", "on": "nat", "nat": "nat", "firewall": "firewall"}
 BACKENDS = ("ebpf", "dpdk", "mixed")
 
 
@@ -29,19 +32,23 @@ def build(settings: Settings) -> Topology:
     rate = settings.rate("rate", None)
     agents = settings.switch("dysco", True)
     boxes = tuple(Host(f"mb{i}", i, kind, rate) for i in range(1, count + 1))
-    edges = settings.switch("edges", False)
+    edges = settings.choice("edges", "off", EDGES)
     client, server = Host("client", 0, rate_mbps=rate), Host("server", count + 1, rate_mbps=rate)
-    if edges:
-        client, server = replace(client, behind="edge1", agent=False), replace(server, behind="edge2", agent=False)
-        boxes += (Host("edge1", count + 2, "router", rate), Host("edge2", count + 3, "router", rate))
-    if settings.switch("gate", False):
-        if edges:
-            raise BadSetting("topology chain: use edges=on or gate=on, not both")
+    starts, ends = "client", ""
+    if edges in ("on", "left"):
+        client, starts = replace(client, behind="edge1", agent=False), "edge1"
+        boxes += (Host("edge1", count + 2, "router", rate),)
+    if edges in ("on", "right"):
+        server, ends = replace(server, behind="edge2", agent=False), "edge2"
+        boxes += (Host("edge2", count + 3, "router", rate),)
+    gate = GATES[settings.choice("gate", "off", tuple(GATES))]
+    if gate:
+        if starts == "edge1":
+            raise BadSetting(f"topology chain: the client is behind an edge or a gate, not both: edges={edges}, gate={gate}")
         client = replace(client, behind="gate")
-        boxes += (Host("gate", count + 4, "nat", rate, agent=False),)
+        boxes += (Host("gate", count + 4, gate, rate, agent=False),)
     backend = settings.choice("backend", "ebpf", BACKENDS)
     names = tuple(box.name for box in boxes[:initial])
-    starts, ends = ("edge1", "edge2") if edges else ("client", "")
     return Topology(
         "chain",
         tuple(_with_backend(host, backend) for host in (client, *boxes, server)),

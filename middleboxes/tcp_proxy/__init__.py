@@ -3,28 +3,27 @@
 
 from __future__ import annotations
 
-import json
-import socket
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from middleboxes.box import ProcessBox
+from middleboxes.control import Leaves
 
 BINARY = Path(__file__).resolve().parents[2] / "build" / "tcp_proxy"
 
 
-class ProxyFailed(Exception):
-    """The proxy did not carry out a command."""
+class TcpProxy(Leaves, ProcessBox):
+    """Listens on ports and relays each to (address, port).  splice: never, now, after:BYTES, command."""
 
+    def __init__(
+        self, routes: Mapping[int, tuple[str, int]], control: Path, splice: str = "command", congestion: str = ""
+    ) -> None:
+        super().__init__("tcp_proxy", control.parent)
+        self.routes, self.control, self.splice, self.congestion = dict(routes), control, splice, congestion
 
-@dataclass(frozen=True)
-class TcpProxy:
-    """Listens on ports and relays each to (address, port)."""
-
-    routes: dict[int, tuple[str, int]]
-    control: Path
-    splice: str = "command"  # never, now, after:BYTES, command
-    congestion: str = ""
-    ready_word: str = field(default="ready")
+    @property
+    def ports(self) -> tuple[int, ...]:
+        return tuple(self.routes)
 
     def command(self) -> list[str]:
         words = [str(BINARY), "--splice", self.splice, "--control", str(self.control)]
@@ -34,19 +33,5 @@ class TcpProxy:
             words += ["--listen", f"{port}={address}:{to}"]
         return words
 
-    def _ask(self, line: str) -> dict[str, Any]:
-        with socket.socket(socket.AF_UNIX) as s, s.makefile("rwb") as stream:
-            s.connect(str(self.control))
-            stream.write(line.encode() + b"\n")
-            stream.flush()
-            reply: dict[str, Any] = json.loads(stream.readline())
-        if not reply.get("ok"):
-            raise ProxyFailed(f"{line}: {reply.get('error')}")
-        return reply
-
-    def leave(self, port: int, *, join_only: bool = False) -> dict[str, Any]:
-        """Splices all sessions that came by a port: how many, how many were refused, and the last reason."""
-        return self._ask(f"{'join' if join_only else 'splice'} {port}")
-
-    def counters(self) -> dict[str, int]:
-        return {key: int(value) for key, value in self._ask("stats").items() if key != "ok"}
+    def sockets(self) -> list[Path]:
+        return [self.control]

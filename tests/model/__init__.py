@@ -9,6 +9,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.model import library
+from tests.sim.mutants.mutant import Mutant
+
 MODELS = Path(__file__).resolve().parents[2] / "dysco_ns" / "model"
 MEMORY_MB, DEPTH = 4000, 20_000
 # No partial-order reduction: nothing to prove about it.  States are stored compressed, without loss.
@@ -25,6 +28,8 @@ class Configuration:
     switches: tuple[str, ...] = ()
     control: bool = False  # a negative control: something is wrong on purpose
     large: bool = False  # worth an optimizing compiler
+    mutant: Mutant | None = None  # a wrong change of the core that core.pml runs
+    reduced: bool = False  # with partial-order reduction: only to show what that misses
 
     @property
     def source(self) -> Path:
@@ -54,15 +59,16 @@ def check(configuration: Configuration, work: Path) -> Verdict:
     started = time.monotonic()
     generate = ["spin", "-a", *configuration.defines(), str(configuration.source)]
     subprocess.run(generate, cwd=work, check=True, capture_output=True)
-    compiler = ["gcc", "-O2" if configuration.large else "-O0", *FLAGS]
-    subprocess.run([*compiler, "-o", "pan", "pan.c"], cwd=work, check=True, capture_output=True)
+    compiler = ["gcc", "-O2" if configuration.large else "-O0", *(f for f in FLAGS if not (configuration.reduced and f == "-DNOREDUCE"))]
+    hosts = [f"-I{library.SOURCES}", *library.objects(configuration.mutant)] if configuration.model == "core" else []
+    subprocess.run([*compiler, "-o", "pan", "pan.c", *hosts], cwd=work, check=True, capture_output=True)
     said = subprocess.run([work / "pan", f"-m{DEPTH}"], cwd=work, capture_output=True, text=True, check=False).stdout
 
     def number(pattern: str) -> float:
         found = re.search(pattern, said)
         return float(found.group(1)) if found else 0.0
 
-    objection = re.search(r"^pan:\d+: (.{0,100})", said, re.M)
+    objection = re.search(r"^wrong: (.{0,100})", said, re.M) or re.search(r"^pan:\d+: (.{0,100})", said, re.M)
     return Verdict(
         errors=int(number(r"errors: (\d+)")) if "errors:" in said else 1,
         complete="errors: 0" in said and "Search not completed" not in said and "max search depth" not in said,

@@ -12,16 +12,17 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from lab.results import RESULTS, RunDirectory, Summary, claim
-from tests.model import Configuration, Verdict, check, lock, twopaths
+from tests.model import Configuration, Verdict, check, core, lock, twopaths
 from tests.model.kept import Kept
 
 HEAD = f"{'configuration':52} {'states':>9} {'transit.':>10} {'depth':>6} {'MB':>7} {'s':>6}  verdict"
 
 
 def jobs_of(profile: str) -> list[Configuration]:
+    quick = [*core.quick(), *core.CONTROLS, *twopaths.quick(), *twopaths.CONTROLS, *lock.CONTROLS]
     if profile == "full":
-        return [*lock.contentions(3), *lock.CONTROLS, *twopaths.full(), *twopaths.CONTROLS, *twopaths.LARGE_CONTROLS]
-    return [*lock.contentions(1), *lock.CONTROLS, *twopaths.quick(), *twopaths.CONTROLS]
+        return [*quick, *lock.contentions(3), *core.larger(), *twopaths.larger(), *twopaths.LARGE_CONTROLS]
+    return [*quick, *lock.contentions(1)]
 
 
 def line(configuration: Configuration, v: Verdict, kept: bool) -> str:

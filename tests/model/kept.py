@@ -9,7 +9,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.model import FLAGS, MODELS, Configuration, Verdict
+from tests.model import FLAGS, MODELS, Configuration, Verdict, library
 
 
 def model_text(path: Path) -> str:
@@ -20,6 +20,10 @@ def model_text(path: Path) -> str:
 
 def key_of(configuration: Configuration) -> str:
     what = [model_text(configuration.source), *configuration.defines(), *FLAGS]
+    if configuration.model == "core":
+        what.append(library.text(configuration.mutant))
+    if configuration.reduced:
+        what.append("reduced")
     return hashlib.sha256("\n".join(what).encode()).hexdigest()
 
 

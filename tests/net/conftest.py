@@ -2,18 +2,22 @@
 """Real networks for the tests: made by the lab, taken down after each test."""
 
 import os
-import re
+import signal
 import subprocess
+import time
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from lab.measure import tcp_counters
-from lab.network import Lab
+from lab.network import Lab, LabFailed, end, wait_until
 from lab.tools import bulk
 from lab.topologies import build
+from middleboxes.iptables import Firewall
+
+LONG_S = 150.0
 
 BACKEND = os.environ.get("DYSCO_BACKEND", "")  # runs every test of a chain on this one: make test-all
-PATIENCE = 5 if BACKEND else 1  # a DPDK process for each host on a few processors: everything takes longer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -26,13 +30,16 @@ def _root():
 
 @pytest.fixture
 def lab_of():
-    """Starts a topology with settings, on the backend that DYSCO_BACKEND names; at most one at a time."""
+    """Starts a topology, by its name with settings or as it is; at most one at a time.  Chains are on the backend that
+    DYSCO_BACKEND names."""
     labs = []
 
     def start(topology, **settings):
-        if topology == "chain" and BACKEND:
-            settings.setdefault("backend", BACKEND)
-        lab = Lab(build(topology, {key: str(value) for key, value in settings.items()}))
+        if isinstance(topology, str):
+            if topology == "chain" and BACKEND:
+                settings.setdefault("backend", BACKEND)
+            topology = build(topology, {key: str(value) for key, value in settings.items()})
+        lab = Lab(topology)
         labs.append(lab)
         lab.start()
         return lab
@@ -46,8 +53,7 @@ def invalid_packets(lab, host):
     """What the strict firewall of a host has called INVALID and dropped; 0 where there is none."""
     if host.kind != "firewall":
         return 0
-    rules = lab.run(host.name, ["iptables", "-L", "FORWARD", "-v", "-x", "-n"])
-    return int(re.search(r"^\s*(\d+)\s+\d+\s+DROP.*INVALID", rules, re.M).group(1))
+    return Firewall(lab.place(host.name)).counters()["invalid"]
 
 
 def no_session_was_reset(lab):
@@ -62,18 +68,131 @@ def no_reset_was_sent(lab):
     return not any(tcp_counters(lab.pid(h))["TcpOutRsts"] for h in lab.state.agents)
 
 
-def transfer(lab, client, server, address, port, tmp_path, sessions=10, seconds=1.5, during=None):
-    """Hashed sessions between two hosts, both ways; `during()` runs while they do.  Returns the comparison."""
+def sessions(lab, host):
+    return lab.agent(host).request("sessions")["sessions"]
+
+
+def counters(lab, host):
+    return lab.agent(host).request("stats")["counters"]
+
+
+def nothing_was_invalid(lab):
+    """Whether no strict firewall has seen a packet that does not belong to a connection."""
+    return not any(invalid_packets(lab, host) for host in lab.topology.hosts)
+
+
+def reconfigured(lab, host, **change):
+    """Asks an agent for a change of all sessions that it can lead: every one must succeed, and settle everywhere."""
+    results = lab.agent(host).request("reconfigure", all=True, timeout_s=20, **change)["results"]
+    failed = [r for r in results if r["outcome"] != "done"]
+    assert results and not failed, failed[:2] or "no session"
+    settled(lab)
+    return results
+
+
+def settled(lab):
+    """Waits until no session is under reconfiguration at any agent."""
+
+    def busy():
+        return any(s["state"].startswith("reconfiguring") for host in lab.state.agents for s in sessions(lab, host))
+
+    wait_until(lambda: not busy(), 15, "all reconfigurations settled")
+
+
+def emptied(lab, timeout_s=10, at=None):
+    """Waits until no agent (or none of those hosts) has anything of any session; those that are over may go at once."""
+    for host in lab.state.agents:
+        lab.agent(host).request("tune", linger_s=1)
+
+    def left():
+        tables = {host: lab.agent(host).request("stats")["tables"] for host in at or lab.state.agents}
+        return {host: sizes for host, sizes in tables.items() if any(sizes.values())}
+
+    try:
+        wait_until(lambda: not left(), timeout_s, "empty tables")
+    except LabFailed:
+        raise AssertionError(f"still in the tables: {left()}") from None
+
+
+def needs(probe):
+    """Skips a test where the kernel lacks what it needs, and says what."""
+    reason = probe()
+    if reason:
+        pytest.skip(reason)
+
+
+class Talk:
+    """Hashed sessions that run both ways: the processes, and when they have ended, what they say."""
+
+    def __init__(self, clients, server, reports):
+        self.clients, self.client, self.server, self._reports = clients, clients[0], server, reports
+
+    @property
+    def _ends(self):
+        """What the clients together and the server have reported."""
+        *clients, server = (bulk.read_report(report) for report in self._reports)
+        together = bulk.Report(sessions={number: s for report in clients for number, s in report.sessions.items()})
+        return together, server
+
+    def half_close(self, end_):
+        """One end ("client" or "server") sends no more; the other goes on."""
+        getattr(self, end_).send_signal(signal.SIGUSR1)
+
+    def reset(self, end_):
+        getattr(self, end_).send_signal(signal.SIGUSR2)
+
+    @property
+    def compared(self):
+        return bulk.compare([self._ends])
+
+    @property
+    def errors(self):
+        """How the sessions ended at the client and at the server: reasons, None where nothing was wrong."""
+        return tuple({s["error"] for s in end_.sessions.values()} for end_ in self._ends)
+
+    def what_came_is_right(self):
+        """Whether every byte that an end has received is the one that the other has sent: for sessions that were cut."""
+        ends = [end_.sessions for end_ in self._ends]
+        return ends[0].keys() == ends[1].keys() and all(
+            mine[i]["first_bad_offset"] == -1 and mine[i]["rcvd"] <= theirs[i]["sent"]
+            for mine, theirs in (ends, ends[::-1])
+            for i in mine
+        )
+
+
+@contextmanager
+def talking(lab, tmp_path, *, clients=("client",), server="server", address=None, port=(5001, 5001), after_seconds=0.0,
+            sessions=10, seconds=None, wait_s=60, **load):  # fmt: skip
+    """Hashed sessions of each client with a server, for so many seconds or as long as the block takes; after it they have
+    ended.  `load` as bulk.client_command."""
     listen = lab.topology.host(server).address
-    reports = tmp_path / "client.jsonl", tmp_path / "server.jsonl"
-    with lab.service(server, bulk.server_command(listen, port[1], reports[1])):
-        command = bulk.client_command(address, port[0], reports[0], sessions=sessions, seconds=seconds * PATIENCE)
-        process = lab.popen(client, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        assert process.stdout.readline().startswith("connected"), process.stderr.read()
+    reports = [tmp_path / f"{name}.jsonl" for name in (*clients, server)]
+    serve = bulk.server_command(listen, port[1], reports[-1], after_seconds=after_seconds)
+    with lab.service(server, serve) as served, ExitStack() as stack:
+        started = []
+        for i, name in enumerate(clients):
+            command = bulk.client_command(address or listen, port[0], reports[i], sessions=sessions, seconds=seconds or LONG_S,
+                                          base=i * sessions, **load)  # fmt: skip
+            started.append(lab.popen(name, command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+            stack.callback(end, started[-1])
+        for process in started:
+            assert process.stdout.readline().startswith("connected"), process.stderr.read()
+        yield Talk(started, served, reports)
+        for process in started:
+            if not seconds:
+                process.terminate()
+            process.wait(wait_s)
+
+
+def transfer(lab, client, server, address, port, tmp_path, sessions=10, seconds=1.5, during=None, **load):
+    """Hashed sessions between two hosts, both ways, for `seconds`; `during()` runs while they do, and they go on until it is
+    done, however slow the machine is.  Returns the comparison."""
+    with talking(lab, tmp_path, clients=(client,), server=server, address=address, port=port, sessions=sessions,
+                 seconds=None if during else seconds, **load) as talk:  # fmt: skip
         if during:
+            until = time.monotonic() + seconds
             during()
+            time.sleep(max(until - time.monotonic(), 0))
+            assert talk.client.poll() is None, "the sessions ended before the test was done with them"
             assert no_reset_was_sent(lab)
-        process.wait(60)
-        process.stdout.close()
-        process.stderr.close()
-    return bulk.compare([(bulk.read_report(reports[0]), bulk.read_report(reports[1]))])
+    return talk.compared

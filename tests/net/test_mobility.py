@@ -11,6 +11,7 @@ from lab.network import wait_until
 from lab.topologies import ROUTER
 from tests.net.conftest import no_session_was_reset, transfer
 from tests.net.test_reconfigure import carried, dysco
+from tests.net.watch import watched
 
 PORT = 5001
 SECOND = "10.0.100"
@@ -47,9 +48,11 @@ def test_an_end_host_moves_its_sessions_and_drops_the_old_address(lab_of, tmp_pa
         moved.extend(lab.agent(host).request("move", **{"from": first, "to": f"{SECOND}.2"})["results"])
         drop_first(lab, host)
 
-    compared = transfer(
-        lab, "client", "server", lab.topology.host("server").address, (PORT, PORT), tmp_path, seconds=3, during=move
-    )
+    other = "server" if host == "client" else "client"
+    with watched(lab, tmp_path, wires=(other,), stacks=("client", "server")):
+        compared = transfer(
+            lab, "client", "server", lab.topology.host("server").address, (PORT, PORT), tmp_path, seconds=3, during=move
+        )
     assert [r["outcome"] for r in moved] == ["done"] * 10, moved
     assert (compared.sessions, compared.failed, compared.bytes_mismatched) == (10, 0, 0)
     assert sum(interface_packets(lab.pid(host), "eth1")) > 5000

@@ -18,11 +18,18 @@ WITHOUT = {
 }
 
 
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    "where", [["client"], pytest.param(["server"], marks=LONG), pytest.param(["client", "server"], marks=LONG)]
+)
 @pytest.mark.parametrize("what", WITHOUT)
-def test_sessions_without(lab_of, tmp_path, what):
+def test_sessions_without(lab_of, tmp_path, what, where):
     """A strict firewall comes, another takes its place, and leaves."""
     lab = lab_of("chain", middleboxes=2, initial=0, kind="firewall", rate=200, hmac="on")
-    lab.sysctl("client", WITHOUT[what])
+    for host in where:
+        lab.sysctl(host, WITHOUT[what])
 
     def steps():
         time.sleep(0.3)
@@ -32,11 +39,34 @@ def test_sessions_without(lab_of, tmp_path, what):
         changed(lab, "client", remove="mb2")
         assert flat(lab, "mb2")
 
-    verified(lab, tmp_path, steps, seconds=4.0)
+    verified(lab, tmp_path, steps, wires=("client",), stacks=("client", "server"))
 
 
-def test_a_path_with_a_smaller_mtu(lab_of, tmp_path):
-    """Both hosts offer 1460 bytes; the link of one is narrower, and ICMP says so through the chain."""
+UNEQUAL = {
+    "segments, client": ("client", ["ip", "route", "change", "default", "via", "10.0.0.1", "advmss", "700"]),
+    "segments, server": ("server", ["ip", "route", "change", "default", "via", "10.0.3.1", "advmss", "700"]),
+    "scales, client": ("client", ["sysctl", "-qw", "net.ipv4.tcp_rmem=4096 131072 134217728"]),
+    "scales, server": ("server", ["sysctl", "-qw", "net.ipv4.tcp_rmem=4096 131072 134217728"]),
+}
+
+
+@pytest.mark.parametrize("what", [w if w == "segments, client" else pytest.param(w, marks=LONG) for w in UNEQUAL])
+def test_the_two_ends_offer_unequal(lab_of, tmp_path, what):
+    """Segments of 700 bytes one way and 1460 the other; windows in other units than the other end's."""
+    lab = lab_of("chain", middleboxes=2, initial=1, kind="firewall", rate=200)
+    host, command = UNEQUAL[what]
+    lab.run(host, command)
+
+    def steps():
+        time.sleep(0.3)
+        changed(lab, "client", replace={"mb1": ["mb2"]})
+        changed(lab, "client", chain=["mb1"], until="server")
+
+    verified(lab, tmp_path, steps, wires=("server",), stacks=("client", "server"))
+
+
+def test_a_host_with_a_smaller_mtu(lab_of, tmp_path):
+    """The server's link is narrower than the client's, and its offer of a segment size says so."""
     lab = lab_of("chain", middleboxes=2, initial=1, rate=200)
     lab.run("server", ["ip", "link", "set", "eth0", "mtu", "1200"])
 
@@ -45,6 +75,23 @@ def test_a_path_with_a_smaller_mtu(lab_of, tmp_path):
         changed(lab, "client", replace={"mb1": ["mb2"]})
 
     verified(lab, tmp_path, steps)
+
+
+@pytest.mark.parametrize(("router", "leads"), [("edge2", "edge1"), ("gate", "client")])
+def test_a_link_with_a_smaller_mtu_on_the_way(lab_of, tmp_path, router, leads):
+    """Routers can only say so to the agent whose subsession it is; the host whose stack is at fault hears of its session."""
+    lab = lab_of("chain", middleboxes=2, initial=1, rate=200, **{"edges" if router == "edge2" else "gate": "on"})
+    lab.run(router, ["ip", "link", "set", "eth0", "mtu", "1200"])
+    lab.run("r0", ["ip", "link", "set", f"to-{router}", "mtu", "1200"])
+
+    def steps():
+        time.sleep(0.5)
+        changed(lab, leads, replace={"mb1": ["mb2"]})
+        time.sleep(0.5)
+
+    assert verified(lab, tmp_path, steps).bytes_compared > 5e6
+    translated = [h for h in lab.state.agents if lab.agent(h).request("stats")["counters"].get("icmp_translated")]
+    assert len(translated) > 1, translated
 
 
 @pytest.mark.parametrize("side", ["both", "one"])

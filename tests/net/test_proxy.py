@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A proxy leaves live sessions (paper III), and what is refused."""
 
-import os
-import signal
 import time
 
 import pytest
 
 from dysco_ns.agent.client import AgentRefused
-from dysco_ns.agent.launch import AgentTarget, start_agents
 from lab.measure import interface_packets
 from lab.network import wait_until
 from lab.shaping import QUEUE_MS
 from lab.topologies.proxy import PROXY, proxy_port, server_port
 from middleboxes.tcp_proxy import TcpProxy
 from tests.net.conftest import no_session_was_reset, transfer
+from tests.net.daemons import killed, started_again
 
 PORTS = (proxy_port(1), server_port(1))
 
@@ -105,11 +103,10 @@ def test_sessions_survive_their_daemons_and_are_picked_up_again(net, tmp_path):
 
     def kill():
         for name in ("client1", "server1"):
-            os.kill(lab.state.agents[name].pid, signal.SIGKILL)
+            killed(lab, name)
         time.sleep(1.0)  # traffic goes on without them; carry() proves it
         for name in ("client1", "server1"):
-            handle = start_agents([AgentTarget(name, lab.pid(name), lab.topology and _key(lab), lab.topology.names)])[0]
-            lab.state.agents[name] = type(lab.state.agents[name]).of(handle.pid, name)
+            started_again(lab, name)
         assert len(sessions(lab)) == 30
         proxy.leave(PORTS[0])
         wait_until(lambda: gone(lab), 20, "all sessions without the proxy")
@@ -117,9 +114,3 @@ def test_sessions_survive_their_daemons_and_are_picked_up_again(net, tmp_path):
     compared = carry(lab, tmp_path, kill, seconds=6)
     assert (compared.failed, compared.bytes_mismatched) == (0, 0), compared.reasons
     assert no_session_was_reset(lab)
-
-
-def _key(lab):
-    from lab.network import KEY_FILE
-
-    return KEY_FILE

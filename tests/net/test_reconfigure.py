@@ -10,7 +10,8 @@ import time
 import pytest
 
 from lab.tools import bulk
-from tests.net.conftest import invalid_packets, no_session_was_reset, transfer
+from tests.net.conftest import LONG_S, counters, invalid_packets, no_reset_was_sent, no_session_was_reset, talking
+from tests.net.watch import watched
 
 PORT = 5001
 SESSIONS = 20
@@ -24,13 +25,18 @@ def changed(lab, host, **change):
     time.sleep(0.3)
 
 
-def verified(lab, tmp_path, steps, seconds=3.0):
-    server = lab.topology.host("server").address
-    compared = transfer(lab, "client", "server", server, (PORT, PORT), tmp_path, sessions=SESSIONS, seconds=seconds, during=steps)
+def verified(lab, tmp_path, steps, wires=(), stacks=(), **load):
+    """Sessions that last while steps() change their chains, hashed at both ends; captured beside `wires` and in `stacks`."""
+    with watched(lab, tmp_path, wires, stacks):
+        with talking(lab, tmp_path, sessions=SESSIONS, seconds=LONG_S, **load) as talk:
+            steps()
+            assert no_reset_was_sent(lab)
+            talk.client.terminate()  # ends its sessions in good order
+        compared = talk.compared
     assert compared.sessions == SESSIONS
-    assert (compared.failed, compared.bytes_mismatched) == (0, 0)
+    assert (compared.failed, compared.bytes_mismatched) == (0, 0), compared.reasons
     assert no_session_was_reset(lab)
-    assert not any(invalid_packets(lab, host) for host in lab.topology.hosts)
+    assert not (invalid := {h.name: n for h in lab.topology.hosts if (n := invalid_packets(lab, h))}), invalid
     return compared
 
 
@@ -55,7 +61,7 @@ def test_insertion_right_of_the_client(lab_of, tmp_path, kind):
         changed(lab, "client", insert=["mb1"])
         assert not flat(lab, "mb1")
 
-    verified(lab, tmp_path, steps)
+    verified(lab, tmp_path, steps, wires=("mb1",), stacks=("server",))
 
 
 def test_deletion_of_a_transparent_middlebox(lab_of, tmp_path):
@@ -78,7 +84,7 @@ def test_replacement_by_two(lab_of, tmp_path):
         assert flat(lab, "mb1")
         assert not flat(lab, "mb3")
 
-    verified(lab, tmp_path, steps)
+    verified(lab, tmp_path, steps, wires=("client", "mb2", "mb3", "server"), stacks=("client", "server"))
 
 
 def test_anchors_that_are_middleboxes(lab_of, tmp_path):
@@ -91,7 +97,8 @@ def test_anchors_that_are_middleboxes(lab_of, tmp_path):
         changed(lab, "mb3", insert=["mb2"])
         assert not flat(lab, "mb2")
 
-    verified(lab, tmp_path, steps)
+    verified(lab, tmp_path, steps, wires=("mb1", "mb4"))
+    assert not any("split_failed" in counters(lab, host) for host in lab.topology.names)
 
 
 def test_one_session_is_changed_again_and_again(lab_of, tmp_path):
@@ -105,7 +112,7 @@ def test_one_session_is_changed_again_and_again(lab_of, tmp_path):
             changed(lab, "client", remove="mb2")
             changed(lab, "client", insert=["mb1"])
 
-    verified(lab, tmp_path, steps, seconds=8.0)
+    verified(lab, tmp_path, steps)
 
 
 @pytest.mark.parametrize("throttle", [16384, 0])
@@ -120,7 +127,7 @@ def test_the_window_is_throttled_meanwhile(lab_of, tmp_path, throttle):
         changed(lab, "client", replace={"mb1": ["mb2"]})
         changed(lab, "client", remove="mb2")
 
-    compared = verified(lab, tmp_path, steps, seconds=4.0)
+    compared = verified(lab, tmp_path, steps)
     assert compared.bytes_compared > 20e6
 
 
@@ -144,7 +151,7 @@ def test_the_command_finds_who_must_lead(lab_of, tmp_path):
         ):
             said.append(dysco("reconfigure", "--at", "server", "--all", "--json", *words))
 
-    verified(lab, tmp_path, steps, seconds=6.0)
+    verified(lab, tmp_path, steps)
     for status, out, err in said:
         assert status == 0, err + out[:600]
         results = json.loads(out)["results"]
@@ -222,6 +229,6 @@ def test_a_new_path_that_cannot_be_made_is_cancelled_and_nothing_is_left(lab_of,
         assert {(s["state"], s["lock"]) for s in described} == {("established", "unlocked")}
         assert {s["state"] for s in lab.agent("mb1").request("sessions")["sessions"]} == {"over"}
 
-    verified(lab, tmp_path, steps, seconds=8.0)
+    verified(lab, tmp_path, steps)
     assert {r["outcome"] for r in answers} == {"cancelled"}
     assert all("no answer" in r["reason"] for r in answers)

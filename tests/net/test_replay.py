@@ -45,7 +45,7 @@ def test_reconfigurations_one_after_the_other(lab_of, tmp_path):
         changed(lab, "client", insert=["mb1"])
 
     with listening(lab) as told:
-        verified(lab, tmp_path, steps, seconds=5.0)
+        verified(lab, tmp_path, steps)
     assert len(replay(list(told), SLACK_NS).transactions) >= 3 * SESSIONS
     assert kinds(told, "lock_requested") >= 3 * SESSIONS
     assert kinds(told, "left_chain") >= 2 * SESSIONS
@@ -72,7 +72,7 @@ def test_contenders(lab_of, tmp_path):
         time.sleep(0.3)
 
     with listening(lab) as told:
-        verified(lab, tmp_path, steps, seconds=4.0)
+        verified(lab, tmp_path, steps)
     replay(list(told), SLACK_NS)
     refused = kinds(told, "lock_refused")
     assert kinds(told, "old_path_gone") == 2 * SESSIONS  # one winner each, at both its anchors

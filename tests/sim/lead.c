@@ -26,6 +26,17 @@ static void ended(struct lead *l, uint32_t *counter, enum result result)
 		*l->result = result;
 }
 
+/* A transaction of an epoch that is new to the session, as far as this host has heard. */
+static u32 new_txid(struct sim *s, int host, u64 nonce)
+{
+	const struct session *session = agent_session(s->agent[host], nonce);
+
+	return ((session ? session->newest >> 16 : 0) + 1) << 16 | (sim_random(s, 1 << 16) | 1);
+}
+
+/* Who was only too early, or behind, tries again. */
+static enum result refused_how(u32 refusal) { return refusal == REFUSED_BUSY || refusal == REFUSED_STALE ? BUSY : REFUSED; }
+
 int lead_start(struct sim *s, int host, u64 nonce, struct command *c, enum result *result)
 {
 	struct lead *l = 0;
@@ -40,13 +51,13 @@ int lead_start(struct sim *s, int host, u64 nonce, struct command *c, enum resul
 	usec first = sim_lossless(s) ? UNHURRIED : FIRST_REPEAT; /* nothing is lost, so no repeat may be needed */
 	c->kind = COMMAND_RECONFIGURE;
 	c->nonce = nonce;
-	c->txid = sim_random(s, 0) | 1;
+	c->txid = new_txid(s, host, nonce);
 	*l = (struct lead){ .host = host, .active = 1, .result = result, .nonce = nonce, .txid = c->txid, .started = s->now,
 			    .next_at = s->now + first, .wait = first };
 	u32 refusal = agent_command(s->agent[host], c);
 	sim_outbox(s, host);
 	if (refusal)
-		ended(l, &s->outcome.refused, refusal == REFUSED_BUSY ? BUSY : REFUSED);
+		ended(l, &s->outcome.refused, refused_how(refusal));
 	lead_events(s, host);
 	return 0;
 }
@@ -83,7 +94,7 @@ static void heard(struct sim *s, int host, const struct event *e)
 			continue;
 		switch (e->kind) {
 		case EVENT_NEW_PATH_SYN: answered(s, l); break;
-		case EVENT_LOCK_REFUSED: answered(s, l), ended(l, &s->outcome.refused, e->value == REFUSED_BUSY ? BUSY : REFUSED); break;
+		case EVENT_LOCK_REFUSED: answered(s, l), ended(l, &s->outcome.refused, refused_how(e->value)); break;
 		case EVENT_CANCELLED: ended(l, &s->outcome.cancelled, CANCELLED); break;
 		case EVENT_OLD_PATH_GONE: ended(l, &s->outcome.done, DONE); break;
 		case EVENT_NEW_PATH_READY: l->ready = 1, l->wait = FIRST_REPEAT, l->next_at = s->now + FIRST_REPEAT; break;

@@ -20,6 +20,9 @@ class Core:
         self.sent.append((kind, fields))
         return self.answers.get(kind, "not")
 
+    def new_txid(self, nonce):
+        return 0x10001
+
     def record(self, nonce, side):
         return {"lock_ns": 1000, "ready_ns": 61_000, "first_byte_ns": 0, "drained_ns": 2_001_000}
 

@@ -12,21 +12,25 @@ from typing import Any
 BINARY = Path(__file__).resolve().parents[3] / "build" / "bulk"
 
 
-def server_command(address: str, port: int, report: Path, interval_ms: int = 100) -> list[str]:
+def server_command(address: str, port: int, report: Path, interval_ms: int = 100, after_seconds: float = 0.0) -> list[str]:
+    """`after_seconds`: how long it goes on sending when the client has ended its direction."""
     return [str(BINARY), "server", "--listen", f"{address}:{port}", "--report", str(report),
-            "--interval-ms", str(interval_ms)]  # fmt: skip
+            "--interval-ms", str(interval_ms), "--after-seconds", str(after_seconds)]  # fmt: skip
 
 
 def client_command(
     address: str, port: int, report: Path, *, sessions: int, seconds: float, interval_ms: int = 100, way: str = "both",
-    message: int = 0, every_us: int = 0, base: int = 0, seed: int = 1, sndbuf: int = 0,
+    message: int = 0, every_us: int = 0, base: int = 0, seed: int = 1, sndbuf: int = 0, from_port: int = 0,
 ) -> list[str]:  # fmt: skip
-    """`message` bytes every `every_us` microseconds in each session, or as much as fits when 0."""
+    """`message` bytes every `every_us` microseconds in each session, or as much as fits when 0; `from_port`: the source port
+    of the first session, 0 for ports that the kernel chooses."""
     command = [str(BINARY), "client", "--connect", f"{address}:{port}", "--report", str(report),
                "--sessions", str(sessions), "--seconds", str(seconds), "--interval-ms", str(interval_ms),
                "--way", way, "--id", str(base), "--seed", str(seed)]  # fmt: skip
     if message:
         command += ["--message", str(message), "--every-us", str(every_us)]
+    if from_port:
+        command += ["--from-port", str(from_port)]
     return command + (["--sndbuf", str(sndbuf)] if sndbuf else [])
 
 
@@ -61,6 +65,11 @@ class Comparison:
     bytes_compared: int = 0
     bytes_mismatched: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def clean(self) -> bool:
+        """Whether all sessions ended well and every byte arrived."""
+        return self.sessions > 0 and (self.failed, self.bytes_mismatched) == (0, 0)
 
     def fail(self, reason: str) -> None:
         self.failed += 1

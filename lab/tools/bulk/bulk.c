@@ -3,6 +3,7 @@
  *
  * The client opens the sessions and sends, in each, a header that says what the server is to do.  After the time set
  * the client shuts its direction down, the server then its own; both read to the end of file and report.
+ * At SIGUSR1 an end shuts its direction of every session down at once, at SIGUSR2 it resets all of them.
  */
 #define _GNU_SOURCE
 #include "stream.h"
@@ -41,15 +42,15 @@ struct session {
 	size_t due;             /* ... bytes of it still to send */
 	char *chunk;            /* made once, sent in as many pieces as the socket takes */
 	size_t chunk_from, chunk_to;
-	uint64_t opened_ns, connect_us;
+	uint64_t opened_ns, connect_us, ended_ns;
 	const char *error;
 };
 
 static struct {
-	int server, ways, interval_ms, sndbuf, rcvbuf, drain_s;
+	int server, ways, interval_ms, sndbuf, rcvbuf, drain_s, from_port;
 	uint32_t count, base, message, every_us;
 	uint64_t seed, deadline_ns, stop_ns;
-	double seconds;
+	double seconds, after_seconds;
 	struct sockaddr_in address;
 	const char *report_path, *congestion;
 	FILE *report;
@@ -60,12 +61,16 @@ static struct {
 	uint32_t connected;
 } bulk = { .ways = UP | DOWN, .interval_ms = 100, .drain_s = 20, .count = 1, .seconds = 1, .seed = 1, .listener = -1 };
 
-static volatile sig_atomic_t stopping;
+static volatile sig_atomic_t stopping, shutting, resetting;
 
 static void on_signal(int number)
 {
-	(void)number;
-	stopping = 1;
+	if (number == SIGUSR1)
+		shutting = 1;
+	else if (number == SIGUSR2)
+		resetting = 1;
+	else
+		stopping = 1;
 }
 
 static void fatal(const char *what)
@@ -189,8 +194,15 @@ static int finish_sending(struct session *s)
 	return shutdown(s->fd, SHUT_WR);
 }
 
-/* The server stops when the client has; the client when its time is over. */
-static int must_stop(const struct session *s) { return bulk.server ? s->read_all : bulk.stop_ns <= now_ns(); }
+/* The server stops when the client has, or so long afterwards; the client when its time is over. */
+static int must_stop(const struct session *s)
+{
+	if (shutting)
+		return 1;
+	if (!bulk.server)
+		return bulk.stop_ns <= now_ns();
+	return s->read_all && now_ns() >= s->ended_ns + (uint64_t)(bulk.after_seconds * 1e9);
+}
 
 static int send_header(struct session *s)
 {
@@ -269,6 +281,7 @@ static int receive_some(struct session *s)
 		return errno == EAGAIN ? 0 : -1;
 	if (n == 0) {
 		s->read_all = 1;
+		s->ended_ns = now_ns();
 		return 0;
 	}
 	if (bulk.server && s->header_bytes < HEADER) {
@@ -341,6 +354,17 @@ static void accept_all(void)
 	}
 }
 
+/* A port of our choice, though an earlier session may be in TIME_WAIT on it. */
+static void take_port(int fd, int port)
+{
+	struct sockaddr_in from = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+	int one = 1;
+
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(fd, (struct sockaddr *)&from, sizeof(from)))
+		fatal("--from-port");
+}
+
 static void connect_next(void)
 {
 	uint32_t i = (uint32_t)bulk.used;
@@ -349,6 +373,8 @@ static void connect_next(void)
 	if (fd < 0)
 		fatal("socket");
 	struct session *s = session_new(fd);
+	if (bulk.from_port)
+		take_port(fd, bulk.from_port + (int)i);
 	s->id = bulk.base + i;
 	s->header = (struct header){ MAGIC, s->id, (uint32_t)bulk.ways, bulk.message, bulk.seed, bulk.every_us, 0 };
 	session_streams(s);
@@ -358,9 +384,24 @@ static void connect_next(void)
 		watch(s, EPOLLOUT);
 }
 
+static void reset_all(void)
+{
+	struct linger now = { 1, 0 };
+
+	for (size_t i = 0; i < bulk.used; i++) {
+		if (bulk.sessions[i]->fd < 0)
+			continue;
+		setsockopt(bulk.sessions[i]->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+		session_end(bulk.sessions[i], "reset on request");
+	}
+	resetting = 0;
+}
+
 /* What the clock brings: reports, messages that are due, the end. */
 static void tick(void)
 {
+	if (resetting)
+		reset_all();
 	uint64_t now = now_ns();
 
 	if (now >= bulk.next_report_ns) {
@@ -373,12 +414,12 @@ static void tick(void)
 		bulk.stop_ns = now;
 		bulk.deadline_ns = now + (uint64_t)bulk.drain_s * 1000000000u;
 	}
-	int past = !bulk.server && now >= bulk.stop_ns;
+	int past = shutting || (bulk.server ? bulk.after_seconds > 0 : now >= bulk.stop_ns);
 	for (size_t i = 0; i < bulk.used; i++) {
 		struct session *s = bulk.sessions[i];
 		if (s->fd < 0 || !s->connected)
 			continue;
-		if ((past && !s->sent_all) || (light(s) && !s->sent_all && s->sends && now >= s->next_ns))
+		if ((past && !s->sent_all && must_stop(s)) || (light(s) && !s->sent_all && s->sends && now >= s->next_ns))
 			session_event(s, 0);
 	}
 	if (!bulk.server && now >= bulk.deadline_ns)
@@ -427,8 +468,10 @@ static void run(void)
 
 static const char usage[] =
 	"usage: bulk server --listen ADDRESS:PORT --report FILE [--interval-ms 100]\n"
+	"                   [--after-seconds S, how long it goes on when the client has ended]\n"
 	"       bulk client --connect ADDRESS:PORT --report FILE [--sessions N] [--seconds S] [--way up|down|both]\n"
 	"                   [--message BYTES --every-us US] [--id BASE] [--seed N] [--drain-seconds 20]\n"
+	"                   [--from-port PORT, one more for each session]\n"
 	"       both: [--sndbuf BYTES] [--rcvbuf BYTES] [--congestion NAME]\n"
 	"Sends known bytes through many TCP sessions and checks them at the other end.\n";
 
@@ -466,7 +509,8 @@ static void read_arguments(int argc, char **argv)
 		{ "listen", 1, 0, 'a' },   { "connect", 1, 0, 'a' },  { "report", 1, 0, 'r' }, { "interval-ms", 1, 0, 'i' },
 		{ "sessions", 1, 0, 'n' }, { "seconds", 1, 0, 't' },  { "way", 1, 0, 'w' },    { "message", 1, 0, 'm' },
 		{ "every-us", 1, 0, 'e' }, { "id", 1, 0, 'b' },       { "seed", 1, 0, 's' },   { "drain-seconds", 1, 0, 'd' },
-		{ "sndbuf", 1, 0, 'S' },   { "rcvbuf", 1, 0, 'R' },   { "congestion", 1, 0, 'c' }, { "help", 0, 0, 'h' },   { 0, 0, 0, 0 }
+		{ "sndbuf", 1, 0, 'S' },   { "rcvbuf", 1, 0, 'R' },   { "congestion", 1, 0, 'c' }, { "help", 0, 0, 'h' },
+		{ "from-port", 1, 0, 'p' }, { "after-seconds", 1, 0, 'A' }, { 0, 0, 0, 0 }
 	};
 	int option;
 
@@ -489,6 +533,8 @@ static void read_arguments(int argc, char **argv)
 		case 'd': bulk.drain_s = atoi(optarg); break;
 		case 'S': bulk.sndbuf = atoi(optarg); break;
 		case 'c': bulk.congestion = optarg; break;
+		case 'p': bulk.from_port = atoi(optarg); break;
+		case 'A': bulk.after_seconds = atof(optarg); break;
 		case 'R': bulk.rcvbuf = atoi(optarg); break;
 		case 'h': fputs(usage, stdout); exit(0);
 		default: wrong("unknown option");
@@ -524,6 +570,8 @@ int main(int argc, char **argv)
 	setrlimit(RLIMIT_NOFILE, &files);
 	sigaction(SIGTERM, &stop, NULL);
 	sigaction(SIGINT, &stop, NULL);
+	sigaction(SIGUSR1, &stop, NULL);
+	sigaction(SIGUSR2, &stop, NULL);
 	bulk.report = fopen(bulk.report_path, "w");
 	if (!bulk.report)
 		fatal(bulk.report_path);

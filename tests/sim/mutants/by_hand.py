@@ -35,7 +35,7 @@ BY_HAND = (
     Mutant("a beta not added", "twopaths.h", "return r->isn_in + 1 + r->peer_delta + r->beta_in;",
            "return r->isn_in + 1 + r->peer_delta;"),
     Mutant("betas of earlier reconfigurations forgotten", "lock.h",
-           "\tr->peer_delta = be32_of(m->right_delta) + delta_of(in, m);", "\tr->peer_delta = be32_of(m->right_delta);"),
+           "\tr->peer_delta = be32_of(m->delta) + delta_of(in, m);", "\tr->peer_delta = be32_of(m->delta);"),
     Mutant("old data never all acknowledged", "twopaths.h", "!seq_before(r->old_sent_acked, r->old_sent);",
            "seq_after(r->old_sent_acked, r->old_sent);"),
     Mutant("cutoff one byte early", "twopaths.h", "\tr->old_sent = high;", "\tr->old_sent = high - 1;"),
