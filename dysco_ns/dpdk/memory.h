@@ -15,7 +15,7 @@ static void *memory_take(u64 bytes)
 {
 	u64 room = (bytes + HUGE_PAGE - 1) & ~(u64)(HUGE_PAGE - 1);
 
-	if (bytes < HUGE_PAGE / 2)
+	if (bytes < HUGE_PAGE / 64)
 		return calloc(1, bytes);
 	void *at = mmap(0, room + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (at == MAP_FAILED)
