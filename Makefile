@@ -15,7 +15,8 @@ BPF_FLAGS := -O2 -g -fno-unroll-loops -mcpu=v3 -target bpf -Wall -Wextra -Werror
 	-Idysco_ns/core -I/usr/include/$(MULTIARCH)
 C_FLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Werror -MMD -MP
 
-OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.so $(BUILD)/tcp_proxy $(BUILD)/bridge $(BUILD)/bulk $(BUILD)/connect $(BUILD)/longline
+OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.so $(BUILD)/tcp_proxy $(BUILD)/bridge \
+	$(BUILD)/bulk $(BUILD)/connect $(BUILD)/flood $(BUILD)/longline
 
 SIM := dysco_ns/host/agent.c $(filter-out tests/sim/main.c,$(wildcard tests/sim/*.c))
 SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/core -Idysco_ns/host -Itests/sim
@@ -26,7 +27,7 @@ EXPERIMENTS := $(patsubst lab/experiments/%.py,%,$(shell grep -l '^DESCRIPTION =
 QUICK := $(subst _,-,$(filter-out bench bench_dpdk,$(EXPERIMENTS)))
 
 .PHONY: help setup build doctor experiments test-all bench bench-dpdk figures notebooks test test-unit verify fuzz mutants \
-	dpdk dpdk-sanitized static clean
+	simulate replay dpdk dpdk-sanitized static clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-29s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +66,9 @@ $(BUILD)/bulk: $(wildcard lab/tools/bulk/*.c lab/tools/bulk/*.h) $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $(filter %.c,$^) -o $@ -lxxhash
 
 $(BUILD)/connect: lab/tools/connect/connect.c $(BUILD)/.setup
+	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
+
+$(BUILD)/flood: lab/tools/flood/flood.c $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
 
 $(BUILD)/longline: lab/tools/longline/longline.c $(BUILD)/.setup
@@ -126,9 +130,10 @@ bench: experiment-bench ## cost of the data path and of connect(), each beside i
 
 bench-dpdk: $(BUILD)/dysco-dpdk-bench experiment-bench-dpdk ## cost of a pass of the DPDK agent, beside plain forwarding
 
-figures: $(BUILD)/.setup ## draws every figure again from stored results; measures nothing
+figures: build ## draws every figure again from stored results, and docs/claims.md; measures nothing
 	@for run in results/*/latest results/reference/*; do \
 		[ ! -f $$run/samples.csv ] || $(LAB) plot $$run || failed=1; done; [ ! "$$failed" ]
+	@$(VENV)/python -m lab.claims
 
 notebooks: $(BUILD)/.setup ## executes every notebook against results/ (or the reference run)
 	@for notebook in notebooks/*.ipynb; do $(VENV)/python tools/execute_notebook.py $$notebook || exit 1; done
@@ -154,6 +159,12 @@ verify: build ## the protocol's models under Spin: contention for locks, data on
 
 fuzz: build ## libFuzzer on the core for TIME seconds (default 60), under sanitizers
 	@tests/fuzz/fuzz.sh $(TIME)
+
+simulate: build $(BUILD)/sim ## a long search over seeds at low priority; goes on where it was (SET="--seeds 400000 --jobs 1")
+	@nice -n 19 $(VENV)/python -m tests.sim.campaign $(SET)
+
+replay: build $(BUILD)/libsim.so ## a seed of the simulator again, reduced if it fails, with a picture: make replay SEED=4711
+	@$(VENV)/python -m tests.sim $(SEED) --picture || $(VENV)/python -m tests.sim $(SEED) --shrink --picture
 
 mutants: build ## wrong changes to the core that the simulator must catch
 	@$(VENV)/python -m tests.sim.mutants $(SEED)

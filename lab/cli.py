@@ -241,6 +241,15 @@ def plot(run_dir: Path) -> None:
 
 
 @app.command()
+def freeze(run_dir: Path) -> None:
+    """Makes a recorded run the reference run of its experiment (results/reference), without its large raw logs."""
+    from lab.freeze import freeze as freeze_run
+
+    run, left_out = freeze_run(RunDirectory.open(run_dir))
+    print(f"reference: {run.path}" + (f"; too large for it: {', '.join(left_out)}" if left_out else ""))
+
+
+@app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False) -> None:
     """What this machine can and cannot run, and what to do about each."""
     from lab import doctor as checks

@@ -152,6 +152,8 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     lambda: _tool("tcpdump", "dysco-lab capture"),
     lambda: _tool("mergecap", "dysco-lab capture of several interfaces"),
     lambda: _tool("iperf3", "comparisons with iperf3"),
+    lambda: _tool("wrk", "experiment-http"),
+    lambda: _tool("tshark", "experiment-setup-latency: what is on the wire"),
     lambda: _probe("iptables TEE", "iptables -t mangle -A FORWARD -j TEE --gateway 192.0.2.1", "no tests with doubled segments"),
     lambda: _probe("iptables statistic", "iptables -A FORWARD -m statistic --mode nth --every 2 --packet 0 -j DROP",
                    "no tests with lost segments"),

@@ -191,6 +191,14 @@ class RunDirectory:
         return found
 
 
+def newest(experiment: str) -> RunDirectory:
+    """The latest run of an experiment, or the reference run.  BadRun if there is neither."""
+    for path in (RESULTS / experiment / "latest", RESULTS / "reference" / experiment):
+        if (path / "summary.json").exists():
+            return RunDirectory.open(path)
+    raise BadRun(f"no run of {experiment} yet: `make experiment-{experiment}` makes one")
+
+
 def shown(value: float | None) -> str:
     if value is None:
         return "-"

@@ -105,6 +105,7 @@ def end_processes(processes: list[Process], first: signal.Signals = signal.SIGTE
         while any(p.alive() for p in processes) and time.monotonic() < until:
             _reap(processes)
             time.sleep(0.01)
+        _reap(processes)  # our own children would stay as zombies
 
 
 def _reap(processes: list[Process]) -> None:

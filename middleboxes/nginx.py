@@ -18,7 +18,7 @@ user root root;
 worker_processes {workers};
 pid {folder}/{name}.pid;
 error_log stderr warn;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 8192; multi_accept on; }}
 """
 HTTP = """http {{
     access_log off;

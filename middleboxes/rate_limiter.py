@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 
 from middleboxes.box import Place
-from middleboxes.shaping import commands
+from middleboxes.shaping import MIN_QUEUE_PACKETS, commands
 
 
 @dataclass
@@ -17,11 +17,12 @@ class RateLimiter:
     rate_mbps: float
     shaper: str = "htb"
     device: str = "eth0"
+    least_packets: int = MIN_QUEUE_PACKETS  # room in its queue
     _place: Place | None = field(default=None, repr=False)
 
     def start(self, place: Place) -> None:
         self._place = place
-        place.run(["tc", "-batch", "-"], "\n".join(commands(self.device, self.rate_mbps, self.shaper)))
+        place.run(["tc", "-batch", "-"], "\n".join(commands(self.device, self.rate_mbps, self.shaper, self.least_packets)))
 
     def ready(self) -> bool:
         return self._place is not None

@@ -14,15 +14,15 @@ BURST_BYTES = 70_000
 CONTROL_SHARE = 0.05
 
 
-def queue_packets(rate_mbps: float) -> int:
-    return max(MIN_QUEUE_PACKETS, int(rate_mbps * 1e6 / 8 * QUEUE_MS / 1000 / PACKET_BYTES))
+def queue_packets(rate_mbps: float, least: int = MIN_QUEUE_PACKETS) -> int:
+    return max(least, int(rate_mbps * 1e6 / 8 * QUEUE_MS / 1000 / PACKET_BYTES))
 
 
-def queue_bytes(rate_mbps: float) -> int:
-    return queue_packets(rate_mbps) * PACKET_BYTES
+def queue_bytes(rate_mbps: float, least: int = MIN_QUEUE_PACKETS) -> int:
+    return queue_packets(rate_mbps, least) * PACKET_BYTES
 
 
-def _htb(device: str, rate: float) -> list[str]:
+def _htb(device: str, rate: float, queue: int) -> list[str]:
     control = max(rate * CONTROL_SHARE, 0.1)
     return [
         f"qdisc add dev {device} root handle 1: htb default 10",
@@ -30,16 +30,17 @@ def _htb(device: str, rate: float) -> list[str]:
         f"class add dev {device} parent 1:1 classid 1:10 htb rate {rate - control}mbit ceil {rate}mbit "
         f"burst {BURST_BYTES} cburst {BURST_BYTES} prio 1",
         f"class add dev {device} parent 1:1 classid 1:20 htb rate {control}mbit ceil {rate}mbit burst 15k prio 0",
-        f"qdisc add dev {device} parent 1:10 handle 10: bfifo limit {queue_bytes(rate)}",
+        f"qdisc add dev {device} parent 1:10 handle 10: bfifo limit {queue}",
         f"qdisc add dev {device} parent 1:20 handle 20: bfifo limit {MIN_QUEUE_PACKETS * PACKET_BYTES}",
         f"filter add dev {device} parent 1: protocol ip u32 match ip tos 0xc0 0xfc flowid 1:20",
     ]
 
 
-def _tbf(device: str, rate: float) -> list[str]:
-    return [f"qdisc add dev {device} root tbf rate {rate}mbit burst {BURST_BYTES} limit {queue_bytes(rate)}"]
+def _tbf(device: str, rate: float, queue: int) -> list[str]:
+    return [f"qdisc add dev {device} root tbf rate {rate}mbit burst {BURST_BYTES} limit {queue}"]
 
 
-def commands(device: str, rate_mbps: float, shaper: str) -> list[str]:
-    """tc commands that limit what leaves by `device`."""
-    return _htb(device, rate_mbps) if shaper == "htb" else _tbf(device, rate_mbps)
+def commands(device: str, rate_mbps: float, shaper: str, least_packets: int = MIN_QUEUE_PACKETS) -> list[str]:
+    """tc commands that limit what leaves by `device`; its queue has room for `least_packets` or more."""
+    queue = queue_bytes(rate_mbps, least_packets)
+    return _htb(device, rate_mbps, queue) if shaper == "htb" else _tbf(device, rate_mbps, queue)

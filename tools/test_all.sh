@@ -38,6 +38,8 @@ for backend in dpdk mixed; do
 done
 part seeds build/sim 100001 "${SEEDS:-200000}"
 part sanitized-seeds build/sim-sanitized 300001 303000
+part experiments make -s experiments
+part notebooks make -s notebooks
 part mutants make -s mutants SEED=1
 part verify make -s verify PROFILE=full
 part fuzz make -s fuzz TIME=600

@@ -45,7 +45,10 @@ class AgentClient:
         with self._connect() as s, s.makefile("rwb") as stream:
             stream.write(json.dumps({"op": op, **fields}).encode() + b"\n")
             stream.flush()
-            line = stream.readline()
+            try:
+                line = stream.readline()
+            except TimeoutError as error:
+                raise NoAgent(f"the agent at {self.path} has not answered for {self._timeout_s:g} s") from error
         if not line:
             raise NoAgent(f"the agent at {self.path} went away")
         reply: dict[str, Any] = json.loads(line)

@@ -71,11 +71,15 @@ def hmac_states(key: bytes) -> dict[str, list[int]]:
 def read_key(path: Path) -> bytes:
     """The key in a file that only its owner may read.  BadKey says what is wrong with it."""
     try:
-        mode = path.stat().st_mode
-        key = path.read_bytes().strip()
+        with path.open("rb") as file:  # who owns it and what it holds are asked of one and the same file
+            status, key = os.fstat(file.fileno()), file.read().strip()
     except OSError as error:
         raise BadKey(f"key file {path}: {os.strerror(error.errno or 0)}") from error
-    if stat.S_IMODE(mode) & 0o077:
+    if not stat.S_ISREG(status.st_mode):
+        raise BadKey(f"key file {path} is not a file")
+    if status.st_uid not in (0, os.geteuid()):
+        raise BadKey(f"key file {path} belongs to user {status.st_uid}, who could change it: chown {os.geteuid()} {path}")
+    if stat.S_IMODE(status.st_mode) & 0o077:
         raise BadKey(f"key file {path} can be read by others: chmod 600 {path}")
     if not MIN_BYTES <= len(key) <= MAX_BYTES:
         raise BadKey(f"key file {path} holds {len(key)} bytes: {MIN_BYTES} to {MAX_BYTES} are needed")

@@ -82,7 +82,7 @@ def _child(target: AgentTarget, btf: Btf, said: int) -> None:
         key = read_key(target.key_file) if target.key_file else None
         settings = Settings(target.name, key, target.names, domains=parse_domains(target.domains), backend=target.backend)
         run_here(settings, btf, lambda: os.write(said, b"ready"))
-    except Exception as error:
+    except BaseException as error:  # an interrupt of the parent must not unwind in its child
         os.write(said, f"{type(error).__name__}: {error}".encode())
         os._exit(1)
     os._exit(0)
@@ -100,6 +100,19 @@ def start_agents(targets: Sequence[AgentTarget]) -> list[AgentHandle]:
     gc.collect()
     gc.freeze()  # so that a collection in a child does not copy every page of its parent
     started: list[tuple[AgentTarget, AgentHandle, int]] = []
+    try:
+        _start(targets, btf, started)
+        problems = [problem for target, _, hear in started if (problem := _hear(target, hear))]
+        if problems:
+            raise StartFailed("; ".join(problems))
+    except BaseException:  # an interrupt, too, leaves none behind
+        for _, handle, _ in started:
+            handle.stop()
+        raise
+    return [handle for _, handle, _ in started]
+
+
+def _start(targets: Sequence[AgentTarget], btf: Btf, started: list[tuple[AgentTarget, AgentHandle, int]]) -> None:
     for target in targets:
         hear, said = os.pipe()
         path = netns.socket_path(netns.inode(netns.path_of(target.pid)))
@@ -111,13 +124,6 @@ def start_agents(targets: Sequence[AgentTarget]) -> list[AgentHandle]:
             _child(target, btf, said)
         os.close(said)
         started.append((target, AgentHandle(target.name, pid, path), hear))
-    handles = [handle for _, handle, _ in started]
-    problems = [problem for target, _, hear in started if (problem := _hear(target, hear))]
-    if problems:
-        for handle in handles:
-            handle.stop()
-        raise StartFailed("; ".join(problems))
-    return handles
 
 
 def _hear(target: AgentTarget, hear: int) -> str:

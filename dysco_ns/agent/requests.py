@@ -34,9 +34,9 @@ LOOK_S = 0.02
 class Refused(Exception):
     """A request that is not carried out: one line, and whether trying again makes sense."""
 
-    def __init__(self, message: str, retry: bool = False) -> None:
+    def __init__(self, message: str, retry: bool = False, **fields: Any) -> None:
         super().__init__(message)
-        self.retry = retry
+        self.retry, self.fields = retry, fields
 
 
 def parse(line: bytes) -> Json:
@@ -57,7 +57,7 @@ async def answer(daemon: Daemon, request: Json) -> Json:
     except (BadPolicy, BadFilter, BadDomain, BadType, NoState) as error:
         return {"ok": False, "error": str(error), "retry": False}
     except Refused as error:
-        return {"ok": False, "error": str(error), "retry": error.retry}
+        return {"ok": False, "error": str(error), "retry": error.retry, **error.fields}
     except (KeyError, TypeError, ValueError, OSError) as error:
         return {"ok": False, "error": f"malformed request: {error!r}", "retry": False}
 
@@ -172,10 +172,11 @@ async def _splice(daemon: Daemon, request: Json) -> Json:
         raise Refused(REASONS["nat"])  # before the sessions are joined: a proxy that is refused promises nothing
     deltas = [int(request.get("delta_ab", 0)) & 0xFFFFFFFF, int(request.get("delta_ba", 0)) & 0xFFFFFFFF]
     reason = core.command("splice", nonce=arriving, peer=leaving, delta=deltas)
-    if reason == "not" and request.get("remove", True):
+    joined = reason == "not"
+    if joined and request.get("remove", True):
         reason = daemon.triggers.take_out(arriving)
     if reason != "not":
-        raise Refused(REASONS.get(reason, reason), reason in RETRY_HELPS)
+        raise Refused(REASONS.get(reason, reason), reason in RETRY_HELPS, joined=joined)
     return {"session": f"{arriving:016x}", "peer": f"{leaving:016x}"}
 
 
@@ -354,8 +355,11 @@ async def _move(daemon: Daemon, request: Json) -> Json:
 
 
 async def _select(daemon: Daemon, request: Json) -> Json:
-    """The IDs of the sessions that session, match or all mean."""
-    return {"sessions": [f"{nonce:016x}" for nonce in _selected(daemon, request, leads=False)]}
+    """The IDs of the sessions that session, match or all mean; with `first`, of those that begin at this agent."""
+    found = _selected(daemon, request, leads=False)
+    if request.get("first"):
+        found = [nonce for nonce in found if (s := daemon.core.session(nonce)) and s["flags"] & view.FIRST]
+    return {"sessions": [f"{nonce:016x}" for nonce in found]}
 
 
 HANDLERS: dict[str, Callable[[Daemon, Json], Awaitable[Json]]] = {

@@ -79,6 +79,7 @@ def describe(core: Core, nonce: int, s: dict[str, Any]) -> dict[str, Any]:
             "left": s["left_sub"]["src"] if s["left_sub"]["dport"] else None,
             "right": s["right_sub"]["dst"] if s["right_sub"]["dport"] else None,
         },
+        "known_as": {side: f"{other or nonce:016x}" for side, other in zip(("left", "right"), s["known_as"], strict=True)},
         "chain": [box for box in s["chain"][: s["chain_length"]] if box != s["right_tuple"]["dst"]],
         "role": role(flags),
         "state": state,

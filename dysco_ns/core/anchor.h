@@ -141,10 +141,10 @@ NOINLINE int tell_beta(struct packet *p, u64 nonce, u32 side, u32 ack, u32 windo
  * `waited`: nothing that was sent before the old path ended is under way any more. */
 INLINE void settle(struct reconfig *r, struct entry *out, struct entry *in, u64 nonce, u32 side, int waited)
 {
-	u32 all = RECONFIG_BETA_IN | RECONFIG_BETA_OUT | RECONFIG_EDGE;
+	u32 all = RECONFIG_BETA_IN | RECONFIG_BETA_OUT | RECONFIG_EDGE | (r->beta_out && !waited ? RECONFIG_ECHOED : 0);
 
 	if (r->flags & RECONFIG_TIMESTAMPS)
-		all |= RECONFIG_TS_OFFSET | (r->beta_out && !waited ? RECONFIG_ECHOED : 0);
+		all |= RECONFIG_TS_OFFSET;
 
 	if (r->phase != PHASE_SETTLING || (r->flags & all) != all || r->flags & RECONFIG_PARK || !out || !in)
 		return;

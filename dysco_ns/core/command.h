@@ -10,17 +10,17 @@
 #include "setup.h"
 
 /* Starts the control message about a reconfiguration that this agent leads. */
-INLINE void control_start(struct scratch *x, const struct reconfig *r, u64 nonce, u32 type)
+INLINE void control_start(struct scratch *x, const struct session *s, const struct reconfig *r, u64 nonce, u32 type)
 {
 	struct control_message *m = control_message(x);
 
 	__builtin_memset(m, 0, sizeof(*m));
 	m->header.type = (u8)type;
-	m->header.nonce = nonce;
+	m->header.nonce = known_there(s, SIDE_RIGHT, nonce);
 	m->txid = be32_of(r->txid);
 	m->left_anchor = r->left_anchor;
 	m->right_anchor = r->right_anchor;
-	m->handle = r->handle;
+	m->handle = nonce;
 	struct five_tuple out_key = r->out_key;
 	m->delta = be32_of(delta_of(port_egress(&out_key), m));
 	if (!r->handle && r->flags & RECONFIG_RIGHT_OF)
@@ -88,7 +88,7 @@ INLINE u32 command_reconfigure(struct packet *p, struct scratch *x, struct confi
 	out->slow = 1;
 	in->slow = 1;
 	tell(EVENT_LOCK_REQUESTED, nonce, c->txid, r->right_anchor, SIDE_RIGHT);
-	control_start(x, r, nonce, MESSAGE_REQUEST_LOCK);
+	control_start(x, s, r, nonce, MESSAGE_REQUEST_LOCK);
 	return control_start_send(p, x, config, r);
 }
 
@@ -153,6 +153,7 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 			tell(EVENT_DRAINED, nonce, r->txid, 0, SIDE_RIGHT);
 		if (go)
 			tell(EVENT_UNPARK, nonce, r->txid, 0, SIDE_RIGHT);
+		new_path_assert(p, x, r, out);
 		type = MESSAGE_RELEASE;
 		beta = r->beta_out;
 		flags = CONTROL_BETA | (r->flags & RECONFIG_BETA_IN ? CONTROL_BETA_KNOWN : 0) |
@@ -160,7 +161,7 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 	} else if (r->phase != PHASE_LOCKING) {
 		return REFUSED_BAD_STATE;
 	}
-	control_start(x, r, nonce, type);
+	control_start(x, s, r, nonce, type);
 	if (type == MESSAGE_RELEASE)
 		control_message(x)->beta = be32_of(beta);
 	control_message(x)->flags |= (u8)flags;
@@ -297,17 +298,16 @@ INLINE u32 command_trigger(struct packet *p, struct scratch *x, struct config *c
 	if (s->flags & SESSION_NAT)
 		return REFUSED_NAT; /* our message would be the first of its five-tuple */
 	struct control_message *m = control_message(x);
-	struct five_tuple leftward = reversed(&s->left_sub), swapped;
+	struct five_tuple leftward = reversed(&s->left_sub);
 	__builtin_memset(m, 0, sizeof(*m));
 	transaction_note(s, c->txid);
 	m->header.type = MESSAGE_TRIGGER;
-	m->header.nonce = nonce;
+	m->header.nonce = known_there(s, SIDE_LEFT, nonce);
 	m->txid = be32_of(c->txid);
 	m->left_anchor = leftward.dst;
 	m->right_anchor = leftward.src;
 	m->flags = (u8)c->flags;
-	swapped = control_tuple(config, &s->left_sub);
-	x->control_to = reversed(&swapped);
+	x->control_to = leftward_tuple(config, &s->left_sub);
 	u32 hop = control_write(p);
 	if (!hop)
 		return REFUSED_NO_ROUTE;
@@ -332,8 +332,8 @@ INLINE u32 command_close(struct packet *p, struct scratch *x, const struct comma
 	if (!out || !in || out->flags & ENTRY_ENDED || s->flags & SESSION_RST || (s->flags & ended) == ended)
 		return REFUSED_SESSION_OVER; /* the socket knows */
 	/* what the socket has acknowledged is what it expects next: all has drained.  (seq_high of what arrived may have
-	 * lost a race between two CPUs.) */
-	struct frame_header f = { reversed(&out_key), out->seen.ack, out->seen.seq_high, TCP_FIN | TCP_ACK, in->seen.window };
+	 * lost a race between two CPUs.)  The window is open: a socket whose peer had closed it could not say its own FIN. */
+	struct frame_header f = { reversed(&out_key), out->seen.ack, out->seen.seq_high, TCP_FIN | TCP_ACK, HANDSHAKE_WINDOW };
 	frame_start(x, &f);
 	if (s->offer[LEFTWARD].has & OFFER_TIMESTAMP)
 		frame_timestamp(x, in->seen.tsval, out->seen.tsval);

@@ -19,6 +19,16 @@ INLINE struct five_tuple control_tuple(const struct config *config, const struct
 	return t;
 }
 
+/* What begins on the right is a connection of its own: a firewall on the way would take the reverse of another for an answer. */
+INLINE struct five_tuple leftward_tuple(const struct config *config, const struct five_tuple *subsession)
+{
+	struct five_tuple t = control_tuple(config, subsession);
+
+	t.src = subsession->dst;
+	t.dst = subsession->src;
+	return t;
+}
+
 INLINE struct control_message *control_message(struct scratch *x) { return (struct control_message *)x->message; }
 
 /* What an agent on the old path goes on adding, betas included: to sequence numbers (returned) and timestamps.  The

@@ -156,7 +156,7 @@ INLINE int plausible(u32 number, const struct entry *receiver, u32 scale)
 {
 	if (!receiver || !(receiver->seen.has & SEEN_ACK))
 		return 1;
-	return number - receiver->seen.ack <= seen_window(&receiver->seen, scale) << (scale & 15);
+	return number - receiver->seen.ack <= (seen_window(&receiver->seen, scale) << (scale & 15)) + OVERSHOOT;
 }
 
 INLINE int end_plausible(const struct segment *s, const struct session *session, const struct entry *e, u32 way, int arriving)
@@ -173,7 +173,7 @@ INLINE int end_plausible(const struct segment *s, const struct session *session,
 		return 1; /* our own stack's */
 	struct reconfig *r = e->slow ? record_of(e) : 0;
 	if (r) /* acknowledgments come by two entries */
-		return s->seq + payload - r->ack_delivered <= r->edge_delivered - r->ack_delivered;
+		return s->seq + payload - r->ack_delivered <= r->edge_delivered - r->ack_delivered + OVERSHOOT;
 	other = e->side == SIDE_LEFT ? session->left_sub : reversed(&session->right_sub);
 	return plausible(s->seq + payload, port_ingress(&other), scale);
 }
@@ -212,7 +212,16 @@ INLINE int cancels_new_path(const struct segment *s, const struct entry *e, cons
 {
 	struct reconfig *r = e->slow && s->flags & TCP_RST ? record_of(e) : 0;
 
-	return r && can_undo(r) && same_tuple(key, &r->new_in);
+	return r && same_tuple(key, &r->new_in) && can_undo(r);
+}
+
+/* So does one that only tells middleboxes of the new path that the session is over, as both anchors know. */
+INLINE int known_to_be_over(const struct segment *s, const struct entry *e)
+{
+	u64 nonce = e->nonce;
+	struct session *session = s->flags & TCP_RST && (e->slow || e->flags & ENTRY_OPTIONS) ? port_session(&nonce) : 0;
+
+	return session && session->over_ns;
 }
 
 /* SYN-ACK, FIN and RST change the session's record; then they are translated like any other segment.
@@ -245,7 +254,7 @@ INLINE int edge(struct packet *p, struct entry *e, u32 way, int arriving)
 		return VERDICT_DROP;
 	struct segment *s = &x->segment;
 	struct five_tuple key = segment_tuple(s);
-	if (arriving && cancels_new_path(s, e, &key))
+	if (arriving && (cancels_new_path(s, e, &key) || known_to_be_over(s, e)))
 		return VERDICT_DROP;
 	if (arriving && refused_at_first(s, e))
 		return VERDICT_DROP;
@@ -313,9 +322,8 @@ INLINE void triggered(const struct control_message *m, const struct config *conf
 	u64 nonce = m->header.nonce;
 	u32 txid = be32_of(m->txid);
 	struct session *s = port_session(&nonce);
-	struct five_tuple from = s ? control_tuple(config, &s->right_sub) : *key;
+	struct five_tuple from = s ? leftward_tuple(config, &s->right_sub) : *key;
 
-	from = reversed(&from);
 	if (!s || !same_tuple(&from, key) || m->right_anchor != s->right_sub.dst) {
 		port_count(s ? COUNT_DROP_MISADDRESSED : COUNT_DROP_UNKNOWN_SESSION);
 		return;

@@ -25,14 +25,16 @@ INLINE u64 session_packets(const struct session *s)
 
 INLINE void session_idle(struct session *s, u64 nonce, const struct expiry_pass *pass)
 {
-	u64 packets = session_packets(s);
+	u64 packets = session_packets(s), beat = pass->beat_ns;
 
+	if (!beat && s->new_path.txid) /* a FIN that passed while the new path was made has not been seen here */
+		beat = NEW_PATH_BEAT_NS;
 	if (packets != s->idle_packets || !s->idle_since_ns) {
 		s->idle_packets = packets;
 		s->idle_since_ns = pass->now;
 	} else if (longer_ago(pass, s->idle_since_ns, pass->idle_ns)) {
 		s->over_ns = pass->now;
-	} else if (pass->beat_ns && longer_ago(pass, s->idle_since_ns, pass->beat_ns) && longer_ago(pass, s->beat_ns, pass->beat_ns)) {
+	} else if (beat && longer_ago(pass, s->idle_since_ns, beat) && longer_ago(pass, s->beat_ns, beat)) {
 		tell(EVENT_SESSION_SILENT, nonce, 0, 0, SIDE_RIGHT);
 	}
 }

@@ -20,14 +20,14 @@ INLINE u32 session_lost(struct session *s, u64 nonce, be32 neighbour, u32 side)
 INLINE u32 heartbeat_send(struct packet *p, struct scratch *x, struct config *config, struct session *s, u64 nonce, u32 side)
 {
 	struct control_message *m = control_message(x);
-	struct five_tuple sub = side == SIDE_RIGHT ? s->right_sub : s->left_sub, to = control_tuple(config, &sub);
 
 	__builtin_memset(m, 0, sizeof(*m));
 	m->header.type = MESSAGE_HEARTBEAT;
-	m->header.nonce = nonce;
+	m->header.nonce = known_there(s, side, nonce);
+	m->handle = nonce;
 	m->txid = be32_of(s->beat);
 	m->hops = (u8)side;
-	x->control_to = side == SIDE_RIGHT ? to : reversed(&to);
+	x->control_to = side == SIDE_RIGHT ? control_tuple(config, &s->right_sub) : leftward_tuple(config, &s->left_sub);
 	s->unanswered[side & 1]++;
 	u32 hop = control_write(p);
 	if (!hop)
@@ -62,11 +62,10 @@ INLINE int still_uses(const struct config *config, const struct session *s, u64 
 {
 	struct reconfig_key record = { nonce, side, 0 };
 	struct reconfig *r = port_reconfig(&record);
-	struct five_tuple sub = side == SIDE_LEFT ? s->left_sub : s->right_sub, to = control_tuple(config, &sub);
+	struct five_tuple to = side == SIDE_LEFT ? control_tuple(config, &s->left_sub) : leftward_tuple(config, &s->right_sub);
 
 	if (r && r->phase >= PHASE_HANDSHAKE)
 		return 1;
-	to = side == SIDE_LEFT ? to : reversed(&to);
 	return s->flags & SESSION_NAT || same_tuple(key, &to);
 }
 
@@ -79,6 +78,7 @@ INLINE int heartbeat_arrived(struct packet *p, struct scratch *x, struct config 
 	struct session *s = port_session(&nonce);
 	int alive = s && !s->over_ns && still_uses(config, s, nonce, side, key);
 
+	m->header.nonce = m->handle;
 	return control_answer(p, x, key, MESSAGE_ALIVE, alive ? REFUSED_NOT : REFUSED_SESSION_OVER);
 }
 

@@ -195,6 +195,10 @@ INLINE int unsettled(u64 nonce, u32 side)
 		attempt_undo(r, nonce, SIDE_LEFT);
 		return 0;
 	}
+	if (r && side == SIDE_RIGHT && r->phase < PHASE_READY && !(r->flags & RECONFIG_SYN_ACK)) { /* its lease has run out: nobody leads it */
+		attempt_undo(r, nonce, SIDE_RIGHT);
+		return 0;
+	}
 	return r && r->phase != PHASE_DONE;
 }
 
@@ -206,6 +210,15 @@ INLINE int splice_compatible(const struct session *a, const struct session *b)
 	return !(differ & OFFER_TIMESTAMP);
 }
 
+/* Whether a request between the anchors is an old one; one that has the lock, or waits for it, is repeated.  `left` is its
+ * session as it comes from the left, `next` as it goes on, the same but at a spliced proxy, 0 at another. */
+INLINE int request_stale(const struct session *left, const struct session *next, u32 txid, be32 requestor)
+{
+	if (next && (lock_is_of(next, txid, requestor) || next->held.txid == txid))
+		return 0;
+	return !transaction_new(left, txid) || (next && next != left && !transaction_new(next, txid));
+}
+
 /* requestLock has arrived from the left. */
 INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
 {
@@ -214,8 +227,11 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 	u32 txid = be32_of(m->txid);
 	struct session *s = port_session(&nonce);
 
+	m->header.nonce = m->handle; /* of the answer */
 	if (!s)
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_NO_SESSION);
+	if (is_own(config, m->left_anchor)) /* it has come back to where it began: this host is on the chain twice */
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_NO_RIGHT_ANCHOR);
 	if (at_right_anchor(config, m)) {
 		u32 refusal = lock_at_right_anchor(x, s, nonce, txid);
 		m->handle = refusal == REFUSED_STALE ? be32_of(s->newest) : nonce;
@@ -227,6 +243,11 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 		return control_answer(p, x, key, refusal ? MESSAGE_NACK_LOCK : MESSAGE_ACK_LOCK, refusal);
 	}
 	struct session *next = beyond(s, &nonce);
+	if (request_stale(s, next, txid, m->left_anchor)) {
+		m->handle = be32_of(s->newest);
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_STALE);
+	}
+	transaction_note(s, txid);
 	if (!next)
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK,
 				      is_own(config, m->right_anchor) ? REFUSED_NOT_SPLICED : REFUSED_NO_RIGHT_ANCHOR);
@@ -234,12 +255,7 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_SESSION_OVER);
 	if (next != s && !splice_compatible(s, next))
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_OPTIONS);
-	if (!lock_is_of(next, txid, m->left_anchor) && next->held.txid != txid && !transaction_new(next, txid)) {
-		m->handle = be32_of(next->newest);
-		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_STALE);
-	}
 	transaction_note(next, txid);
-	transaction_heard(s, txid);
 	if (lock_take(next, txid, m->left_anchor)) {
 		if (!lock_hold(next, m, key))
 			return VERDICT_DROP;
@@ -250,9 +266,11 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_BUSY);
 	}
 	next->request_from = *key;
+	next->request_nonce = m->handle;
 	name_right_anchor(config, m, next);
 	gather_rightward(m, s, next);
-	m->header.nonce = nonce;
+	m->header.nonce = known_there(next, SIDE_RIGHT, nonce);
+	m->handle = nonce;
 	m->hops++;
 	tell(EVENT_LOCK_PENDING, nonce, txid, m->left_anchor, SIDE_RIGHT);
 	struct five_tuple to = control_tuple(config, &next->right_sub);
@@ -276,8 +294,7 @@ INLINE int lock_answer_passes(struct packet *p, struct scratch *x, struct sessio
 	struct session *left = s->flags & SESSION_SPLICED ? port_session(&s->peer) : s;
 	if (granted && left)
 		gather_leftward(m, left, s);
-	if (s->flags & SESSION_SPLICED)
-		m->header.nonce = s->peer;
+	m->header.nonce = s->request_nonce;
 	x->control_to = reversed(&s->request_from);
 	if (!s->held.txid)
 		return control_leave(p);

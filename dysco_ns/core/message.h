@@ -68,7 +68,7 @@ struct control_message {
 	be32 to;                        /* the receiver's address, as the sender knows it: played to others it is void */
 	u8 reason, flags;               /* enum refusal, enum control_flag */
 	u8 hops, window_scale;          /* the sender's end host's */
-	u64 handle;                     /* the session's nonce at the right anchor */
+	u64 handle;                     /* a question: the session's nonce at its sender, for the answer; ackLock: at the right anchor */
 	be32 beta;                      /* in the lock handshake: what is added to timestamps on the old path */
 };
 enum { CONTROL_BYTES = 52 };

@@ -37,6 +37,15 @@ INLINE void new_path_offer(struct reconfig *r, const struct entry *out)
 	r->ts_held = out->seen.tsval;
 }
 
+/* The window of a new path's last handshake segments.  What the host offers is told on the old path as long as nothing has
+ * come on the new one, so a firewall there must not be told less than that may be by then. */
+INLINE u32 handshake_window(const struct entry *out, const struct reconfig *r)
+{
+	u32 now = seen_window(&out->seen, r->own_scale);
+
+	return out->seen.widest > now ? out->seen.widest : now;
+}
+
 /* Whether the handshake is over as far as these two entries have seen: without numbers there is nothing to begin from. */
 INLINE int both_ways_seen(const struct entry *out, const struct entry *in)
 {
@@ -127,6 +136,25 @@ INLINE void new_path_reset(struct packet *p, struct scratch *x, const struct rec
 		port_send_copy(p, r->new_next_hop);
 }
 
+/* Left anchor: the handshake's last segment. */
+INLINE int new_path_ack(struct packet *p, struct scratch *x, const struct reconfig *r, const struct entry *out)
+{
+	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, handshake_window(out, r) };
+
+	frame_start(x, &f);
+	if (r->flags & RECONFIG_TIMESTAMPS)
+		frame_timestamp(x, r->ts_out0, r->ts_in0);
+	return frame_finish(p, 0);
+}
+
+/* Left anchor: it may have got lost, and a firewall on the way does not know our window's scale.  Release makes the other anchor
+ * ready all the same, so until that is answered this is said again. */
+INLINE void new_path_assert(struct packet *p, struct scratch *x, const struct reconfig *r, const struct entry *out)
+{
+	if (!r->heard_ns && !new_path_ack(p, x, r, out))
+		port_send_copy(p, r->new_next_hop);
+}
+
 /* Until data has gone on the new path an attempt can be undone. */
 INLINE int can_undo(const struct reconfig *r)
 {
@@ -213,9 +241,10 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 	r->lock_ns = port_now(); /* a lease: the left anchor lives */
 	if (r->phase == PHASE_LOCKING) {
 		r->new_in = *key;
+		r->named = ((struct message_header *)x->message)->nonce;
 		r->new_out.to = reversed(key);
 		r->isn_in = syn->seq;
-		r->ts_in0 = syn->tsval;
+		r->ts_in0 = r->ts_in_seen = syn->tsval;
 		if (syn->timestamp_at)
 			r->flags |= RECONFIG_TIMESTAMPS;
 		r->in_window_shift = (s32)l->new_path.window_scale - (s32)known_scale(s, SIDE_LEFT);
@@ -236,7 +265,7 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 	port_send_copy(p, r->new_next_hop);
 	f.seq = r->isn_out + 1;
 	f.flags = TCP_ACK;
-	f.window = seen_window(&out->seen, r->own_scale);
+	f.window = handshake_window(out, r);
 	frame_start(x, &f);
 	if (r->flags & RECONFIG_TIMESTAMPS)
 		frame_timestamp(x, r->ts_out0, r->ts_in0);
@@ -257,19 +286,13 @@ INLINE int new_path_confirm(struct packet *p, struct scratch *x, struct reconfig
 	u32 cancelled = r->flags & RECONFIG_CANCEL; /* too late */
 	if (r->phase == PHASE_HANDSHAKE && !(r->flags & (RECONFIG_SYN_ACK | RECONFIG_CANCEL))) {
 		r->isn_in = syn_ack->seq;
-		r->ts_in0 = syn_ack->tsval;
+		r->ts_in0 = r->ts_in_seen = syn_ack->tsval;
 		r->flags |= RECONFIG_SYN_ACK | (syn_ack->timestamp_at ? RECONFIG_TIMESTAMPS : 0);
 	}
 	port_unlock(r);
 	if (cancelled)
 		return VERDICT_DROP;
-	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, seen_window(&out->seen, r->own_scale) };
-	frame_start(x, &f);
-	if (r->flags & RECONFIG_TIMESTAMPS)
-		frame_timestamp(x, r->ts_out0, r->ts_in0);
-	if (frame_finish(p, 0))
-		return VERDICT_DROP;
-	return port_redirect(p, r->new_next_hop);
+	return new_path_ack(p, x, r, out) ? VERDICT_DROP : port_redirect(p, r->new_next_hop);
 }
 
 #endif

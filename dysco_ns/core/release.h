@@ -76,8 +76,10 @@ INLINE void old_path_end(struct session *s, struct reconfig *r, u64 nonce, u32 s
 		s->right_sub = reversed(&new_in);
 		s->lock = UNLOCKED;
 		chain_replace(s, r);
+		known_by(s, side, nonce, r->chain_length ? nonce : r->handle); /* who came by the new path has our nonce */
 	} else {
 		s->left_sub = new_in;
+		known_by(s, side, nonce, r->named);
 	}
 	s->leg_delta[side & 1] = r->peer_delta;
 	s->done_txid[side & 1] = r->txid;
@@ -147,7 +149,8 @@ INLINE int passes_rightward(struct packet *p, struct scratch *x, struct config *
 	}
 	next->lock_until_ns = port_now() + LOCK_LEASE_NS;
 	name_right_anchor(config, m, next);
-	m->header.nonce = nonce;
+	m->header.nonce = known_there(next, SIDE_RIGHT, nonce);
+	m->handle = nonce;
 	struct five_tuple to = control_tuple(config, &next->right_sub);
 	return control_send(p, x, &to);
 }
@@ -162,6 +165,7 @@ INLINE int release_arrived(struct packet *p, struct scratch *x, struct config *c
 		port_count(COUNT_DROP_UNKNOWN_SESSION);
 		return VERDICT_DROP;
 	}
+	m->header.nonce = m->handle; /* of the answer */
 	if (at_right_anchor(config, m))
 		return release_at_right_anchor(p, x, s, nonce, key);
 	if (s->left_txid && s->left_txid == be32_of(m->txid)) { /* we were told "over", and are on another path by now */
@@ -216,8 +220,7 @@ INLINE int release_answered(struct packet *p, struct scratch *x)
 			s->lock = UNLOCKED;
 			leave_chain(left, s, nonce, txid);
 		}
-		if (s->flags & SESSION_SPLICED)
-			m->header.nonce = s->peer;
+		m->header.nonce = s->request_nonce;
 		struct five_tuple back = reversed(&s->request_from);
 		return control_send(p, x, &back);
 	}
@@ -237,9 +240,11 @@ INLINE int release_answered(struct packet *p, struct scratch *x)
 	if (drained)
 		tell(EVENT_DRAINED, nonce, txid, 0, SIDE_RIGHT);
 	u32 waiting = RECONFIG_PARK | RECONFIG_DRAINED | RECONFIG_PEER_DRAINED | RECONFIG_BETA_IN;
-	if (over)
+	if (over) {
 		old_path_end(s, r, nonce, SIDE_RIGHT, out);
-	else if ((r->flags & (waiting | RECONFIG_GO)) == waiting)
+		if (s->over_ns) /* it ended while the new path was made: whoever is on that has not seen it */
+			new_path_reset(p, x, r);
+	} else if ((r->flags & (waiting | RECONFIG_GO)) == waiting)
 		tell(EVENT_MIGRATE, nonce, txid, 0, SIDE_RIGHT);
 	return VERDICT_DROP;
 }
@@ -256,6 +261,7 @@ INLINE int cancel_arrived(struct packet *p, struct scratch *x, struct config *co
 		port_count(COUNT_DROP_UNKNOWN_SESSION);
 		return VERDICT_DROP;
 	}
+	m->header.nonce = m->handle; /* of the answer */
 	if (!at_right_anchor(config, m))
 		return passes_rightward(p, x, config, s, nonce);
 	struct reconfig_key record = { nonce, SIDE_LEFT, 0 };

@@ -292,7 +292,9 @@ INLINE void see(struct seen *seen, u32 seq_end, u32 length, u32 flags, u32 ack, 
 	}
 	if (flags & TCP_ACK && (!(seen->has & SEEN_ACK) || !seq_before(ack, seen->ack))) {
 		seen->ack = ack;
-		seen->window = window;
+		seen->window = (u16)window;
+		if (!(flags & TCP_SYN) && seen->widest < window)
+			seen->widest = (u16)window;
 		seen->has = (seen->has & ~(u32)SEEN_UNSCALED) | SEEN_ACK | (flags & TCP_SYN ? SEEN_UNSCALED : 0);
 	}
 }

@@ -78,6 +78,16 @@ INLINE void entry_set_slow(const struct five_tuple *egress, const struct five_tu
 		in->slow = slow;
 }
 
+/* By which nonce the neighbour on one side knows the session. */
+INLINE u64 known_there(const struct session *s, u32 side, u64 nonce)
+{
+	u64 other = s->known_as[side & 1];
+
+	return other ? other : nonce;
+}
+
+INLINE void known_by(struct session *s, u32 side, u64 nonce, u64 theirs) { s->known_as[side & 1] = theirs == nonce ? 0 : theirs; }
+
 /* Notes that a session has ended; it is forgotten after a while (expiry.h). */
 INLINE void session_over(struct session *s)
 {

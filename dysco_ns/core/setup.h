@@ -212,6 +212,8 @@ INLINE u32 session_join_right(struct packet *p, struct scratch *x, struct config
 
 	if (!hop)
 		return 0;
+	if (!pending && !(s->flags & SESSION_FIRST))
+		egress_forget(&s->right_tuple, nonce); /* a NAT is here: what waited for the SYN as it came in */
 	s->right_tuple = *key;
 	s->right_sub = to;
 	struct entry *e = entry_start(x, nonce, SIDE_RIGHT, &back);
@@ -372,8 +374,12 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 		s->chain[i] = x->lists.chain[i];
 	s->new_path = x->lists.new_path;
 	s->left_txid = left_txid;
-	if (s->new_path.txid)
+	if (left_txid)
+		transaction_note(s, left_txid);
+	if (s->new_path.txid) {
 		transactions_begin(s, s->new_path.txid);
+		known_by(s, SIDE_RIGHT, nonce, s->chain_length == 1 ? s->new_path.handle : nonce);
+	}
 	if (is_own(config, session.dst) || (x->lists.ends && !s->chain_length))
 		s->flags = SESSION_LAST;
 	else if (x->lists.ends)
@@ -421,6 +427,15 @@ INLINE int another_path(const struct scratch *x, const struct session *s)
 	return path->txid && !transaction_known(s, path->txid) && s->flags & (SESSION_LEFT_CHAIN | SESSION_RST);
 }
 
+/* A SYN for an entry that is there: another one's, by ports that are used again, or one whose sender has had the answer.  Only
+ * the left anchor of a new path asks once more after that, until the new path is ready. */
+INLINE int syn_replayed(const struct scratch *x, const struct session *s, const struct entry *e)
+{
+	if (s->offer[RIGHTWARD].isn != x->segment.seq)
+		return 1;
+	return e->seen.has & SEEN_ACK && (!s->new_path.txid || s->done_txid[SIDE_RIGHT]);
+}
+
 /* A SYN with a message of ours begins or repeats a session; it goes on to the local stack. */
 INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *config, const struct five_tuple *key)
 {
@@ -459,6 +474,9 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 			return alive ? session_challenge(p, alive) : VERDICT_DROP;
 		}
 		tell(EVENT_SESSION_STARTED, nonce, 0, 0, SIDE_LEFT);
+	} else if (syn_replayed(x, s, e)) {
+		port_count(COUNT_DROP_COLLISION);
+		return VERDICT_DROP;
 	} else {
 		port_count(COUNT_SYN_REPEATED);
 	}

@@ -32,7 +32,7 @@ INLINE void timestamps_out(struct out_timestamps *ts, struct reconfig *r, const 
 	u32 floor = r->flags & RECONFIG_BETA_IN ? ts_held_in(r) : r->ts_in0;
 	ts->new_tsecr = floor;
 	if (r->flags & RECONFIG_TS_OFFSET && r->flags & RECONFIG_BETA_IN)
-		ts->new_tsecr = seq_max(floor, s->tsecr - r->ts_offset + r->beta_in);
+		ts->new_tsecr = seq_max(floor, seq_min(s->tsecr - r->ts_offset + r->beta_in, r->ts_in_seen));
 }
 
 /* Raises a TSval to what was delivered last. */
@@ -73,6 +73,7 @@ INLINE void timestamps_in_new(struct reconfig *r, const struct segment *s, u32 *
 	if (!s->timestamp_at)
 		return;
 	*tsecr = ts_echo(r, s);
+	r->ts_in_seen = seq_max(r->ts_in_seen, s->tsval);
 	if (s->length && !(r->flags & RECONFIG_BETA_IN)) {
 		r->beta_in = s->tsval - r->ts_in0;
 		r->flags |= RECONFIG_BETA_IN;

@@ -38,7 +38,7 @@ INLINE u32 believed(const struct reconfig *r, u32 high)
 	return seq_after(high, r->edge_offered + OVERSHOOT) ? r->expected : high;
 }
 
-/* The start of what arrives on the new path, local.  Only meaningful once beta_in is known. */
+/* The start of what arrives on the new path, local.  Until beta_in is known (it is 0) the earliest that it can be. */
 INLINE u32 new_start(const struct reconfig *r) { return r->isn_in + 1 + r->peer_delta + r->beta_in; }
 
 /* A window that keeps its right edge when the acknowledgment number moves from `ack` to `shown`; unscaled. */
@@ -159,7 +159,7 @@ INLINE u32 window_offered(const struct out_plan *plan, struct reconfig *r, const
 
 INLINE void plan_numbers(struct out_plan *plan, struct reconfig *r, const struct segment *s, u32 scale)
 {
-	u32 start = r->flags & RECONFIG_BETA_IN ? new_start(r) : r->old_rcvd;
+	u32 start = new_start(r); /* without beta as long as it is unknown: window_base() */
 	u32 window = window_offered(plan, r, s, scale);
 
 	plan->ack_old = seq_min(s->ack, r->old_rcvd);
@@ -242,7 +242,7 @@ INLINE void window_keep(struct in_plan *plan, struct reconfig *r)
 		r->edge_delivered = edge;
 		return;
 	}
-	u32 window = (r->edge_delivered - plan->ack + (1u << scale) - 1) >> scale;
+	u32 window = (r->edge_delivered - plan->ack) >> scale; /* up would be more than anybody has offered */
 	plan->window = window > 65535 ? 65535 : window;
 }
 
@@ -324,6 +324,23 @@ INLINE void plan_in_handshake(struct in_plan *plan, struct reconfig *r, const st
 	plan->drop = r->phase < PHASE_READY || (plan->ready_now && !s->length);
 }
 
+/* From where the window of a segment that acknowledges the start of the new path counts: who writes it before it knows our
+ * beta counts from where the path would begin without.  What echoes no beta may be such a segment. */
+INLINE u32 window_base(const struct reconfig *r, const struct segment *s)
+{
+	u32 unaware = r->flags & RECONFIG_TIMESTAMPS ? s->tsecr == r->ts_out0 : !(r->flags & RECONFIG_ECHOED);
+
+	return s->ack == r->isn_out + 1 && unaware ? s->ack : s->ack + r->beta_out;
+}
+
+/* A handshake's acknowledgment that is repeated: its window is for firewalls (handshake_window). */
+INLINE int of_handshake(const struct reconfig *r, const struct segment *s)
+{
+	if (s->ack != r->isn_out + 1 || s->seq != r->isn_in + 1 || s->length)
+		return 0;
+	return r->flags & RECONFIG_TIMESTAMPS ? s->tsval == r->ts_in0 : !(r->flags & RECONFIG_DRAINED);
+}
+
 INLINE void plan_in_new_ack(struct in_plan *plan, struct reconfig *r, const struct segment *s, u32 scale)
 {
 	u32 ack = s->ack + r->beta_out, shown = r->old_sent_acked;
@@ -338,8 +355,10 @@ INLINE void plan_in_new_ack(struct in_plan *plan, struct reconfig *r, const stru
 		r->old_sent_acked = seq_max(r->old_sent_acked, r->old_sent);
 		shown = ack;
 	}
+	if (of_handshake(r, s))
+		plan->window = 0;
 	plan->ack = shown;
-	plan->window = window_shown(plan->window, scale, ack, shown);
+	plan->window = window_shown(plan->window, scale, window_base(r, s), shown);
 }
 
 /* Without timestamps a segment of its own goes before the first bytes of the new path, until they are acknowledged. */
@@ -352,7 +371,7 @@ INLINE void beta_told(struct in_plan *plan, struct reconfig *r, const struct seg
 	plan->drop |= s->told == r->txid;
 	if (!(r->flags & RECONFIG_TIMESTAMPS) && r->flags & RECONFIG_CUTOFF && s->flags & TCP_ACK &&
 	    seq_after(s->ack, r->isn_out + 1))
-		r->flags |= RECONFIG_BETA_OUT;
+		r->flags |= RECONFIG_BETA_OUT | RECONFIG_ECHOED;
 }
 
 INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct segment *s, u64 now)
@@ -376,6 +395,8 @@ INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct s
 		plan->drop = 1; /* no way to place it: what told its beta has got lost */
 	}
 	bare_ack_place(plan, r, s);
+	if (s->flags & TCP_RST && plan->seq - r->expected <= r->edge_offered - r->expected)
+		plan->seq = r->expected; /* it has overtaken what the old path still carries: the stack would doubt it (RFC 5961) */
 	plan->sack_delta = r->beta_out;
 	if (s->flags & TCP_ACK) {
 		plan_in_new_ack(plan, r, s, r->known_scale);

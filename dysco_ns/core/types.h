@@ -64,6 +64,7 @@ enum {
 	SIGNATURE_BYTES = 32,
 	LOCK_LEASE_NS = 2000000000,
 };
+#define NEW_PATH_BEAT_NS 60000000000ull /* silence after which a middlebox that came later asks whether a session lives */
 #define ANCHOR_SILENT_NS 30000000000ull /* no answer to any release for so long: the old path has failed */
 
 struct five_tuple {
@@ -86,7 +87,8 @@ struct seen {
 	u32 seq_high;           /* highest sequence number plus one; counts SYN and FIN */
 	u32 ack;                /* highest acknowledgment number */
 	u32 tsval;              /* highest timestamp: segments that two CPUs pass at once come in any order */
-	u32 window;             /* the header's field, unscaled */
+	u16 window;             /* the header's field, unscaled */
+	u16 widest;             /* of these so far */
 	u32 has;                /* enum seen_has: numbers start anywhere, so zero does not mean none */
 };
 enum seen_has { SEEN_SEQ = 1, SEEN_ACK = 2, SEEN_TSVAL = 4, SEEN_UNSCALED = 8 }; /* the window is a SYN-ACK's */
@@ -168,6 +170,7 @@ struct session {
 	struct five_tuple right_sub;
 	struct offer offer[2];          /* by enum direction */
 	u64 peer;                       /* nonce of the session it is spliced to */
+	u64 known_as[2];                /* by side: the neighbour's nonce for the session; 0: ours (a proxy between had two) */
 	u32 splice_delta[2];            /* by direction: added to sequence numbers by the proxy */
 	u32 flags;                      /* enum session_flag */
 	u32 chain_length;
@@ -187,7 +190,8 @@ struct session {
 	u32 newest;                     /* of the highest epoch that this agent has heard of */
 	u32 done_txid[2];               /* by side: the last reconfiguration that this agent completed */
 	u64 lock_until_ns;
-	struct five_tuple request_from; /* as the request arrived: the answer goes back there */
+	struct five_tuple request_from; /* as the request arrived: the answer goes back there, */
+	u64 request_nonce;              /* under the name that the session has there */
 	struct held held;
 	u32 leg_delta[2];               /* by side: delta of the last reconfiguration here, without betas; for `dysco sessions` */
 	struct five_tuple buried[MAX_BURIED];   /* ingress keys of the last old paths: tombstones */
@@ -224,7 +228,8 @@ enum reconfig_flag {
 	RECONFIG_FIRST_BYTE = 4096,
 	RECONFIG_EDGE = 32768,      /* the other end host offers at least the window that was delivered */
 	RECONFIG_RIGHT_OF = 16384,  /* left anchor: right_anchor still names the last middlebox to leave */
-	RECONFIG_ECHOED = 65536,    /* what arrives echoes timestamps with beta: none without is under way any more */
+	RECONFIG_ECHOED = 65536,    /* what arrives echoes timestamps with beta (without timestamps: acknowledges more than the start of the
+				     * new path): nothing from before the other anchor knew it is under way any more */
 	RECONFIG_PARK = 262144,     /* new data waits until the state of a middlebox has moved: state migration */
 	RECONFIG_GO = 524288,       /* it has */
 	RECONFIG_CANCEL = 1048576,  /* left anchor: given up, whatever comes still; the right one may have forgotten already */
@@ -254,6 +259,7 @@ struct reconfig {
 	u32 flags;              /* enum reconfig_flag */
 	be32 left_anchor, right_anchor;
 	u64 handle;             /* the session's nonce at the right anchor */
+	u64 named;              /* right anchor: at the left one, and on the new path */
 	struct five_tuple out_key;      /* egress key of the session */
 	struct five_tuple old_in, new_in;       /* ingress keys of the two paths */
 	struct translation new_out;     /* egress on the new path: addresses and window; deltas are computed */
@@ -270,6 +276,7 @@ struct reconfig {
 	u32 beta_out, beta_in;
 	u32 ts_out0;            /* TSval of our SYN or SYN-ACK on the new path */
 	u32 ts_in0;             /* the other anchor's */
+	u32 ts_in_seen;         /* last TSval that came on the new path, as on the wire */
 	u32 ts_held;            /* what the stack wrote where the wire held ts_out0 + beta_out */
 	u32 ts_offset;          /* delivered TSval = wire - beta_in + ts_offset */
 	u32 ts_delivered;       /* last TSval delivered, from either path */

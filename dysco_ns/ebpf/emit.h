@@ -162,8 +162,7 @@ INLINE int emit(struct packet *p)
 		return VERDICT_DROP;
 	if (m->full_checksum && checksum_whole(p))
 		return VERDICT_DROP;
-	p->mark = 0;
-	return port_leave(p, m->next_hop);
+	return port_leave_cut(p, m->next_hop);
 }
 
 static long pop_some(u32 turn, void *context)

@@ -337,6 +337,17 @@ INLINE int port_leave(struct packet *p, u32 index)
 	return port_redirect(p, index);
 }
 
+/* What has been cut from a copy comes by the device's entrance anew, where its length is taken for the queue.  Until then a
+ * shaper would count all that it was cut from, and if that had been popped before, 4 GB: the kernel takes the transport
+ * header for the place where it was. */
+INLINE int port_leave_cut(struct packet *p, u32 index)
+{
+	if (index)
+		return port_redirect(p, index);
+	p->mark = MARK_SENT;
+	return bpf_redirect(p->ifindex, 0) == TC_ACT_REDIRECT ? VERDICT_SENT : VERDICT_DROP;
+}
+
 INLINE void port_send_copy(struct packet *p, u32 index)
 {
 	struct next_hop *hop = port_next_hop_at(index);

@@ -71,7 +71,7 @@ def walk(network: Network, host: str, session: str) -> list[Place]:
         if not s["neighbours"]["left"]:
             break
         at = _host_of(network, s["neighbours"]["left"])
-        s = _describe(network, at, s["id"])
+        s = _describe(network, at, s["known_as"]["left"])
         leftward.append(_place(network, at, s))
     rightward = [_place(network, host, start)]
     at, s = host, start
@@ -82,7 +82,7 @@ def walk(network: Network, host: str, session: str) -> list[Place]:
         if not s["neighbours"]["right"]:
             break
         at = _host_of(network, s["neighbours"]["right"])
-        s = _describe(network, at, s["id"])
+        s = _describe(network, at, s["known_as"]["right"])
         rightward.append(_place(network, at, s))
     return leftward[::-1] + rightward
 

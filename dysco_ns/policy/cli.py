@@ -280,12 +280,15 @@ def reconfigure(
     retries: Annotated[int, typer.Option(min=0, help="how often to try again when another reconfiguration is in the way")] = 6,
     retry_pause: Annotated[float, typer.Option(min=0.0, help="seconds before the first retry; doubles")] = 0.05,
     at: At = None,
+    everywhere: Annotated[bool, typer.Option("--everywhere", help="each agent of the lab, among what begins there")] = False,
     as_json: Json = False,
 ) -> None:
     """Changes the chain of live sessions.
 
     The host that is asked only has to be on their chain: the agent that must lead is found from there.
     """
+    if everywhere and (at or session is not None):
+        fail("--everywhere goes with --match or --all, and without --at", 2)
     if sum((session is not None, match is not None, all_)) != 1:
         fail("say which sessions: one of --session, --match, --all", 2)
     if sum(x is not None for x in (insert, remove, replace, chain)) != 1:
@@ -305,7 +308,7 @@ def reconfigure(
     )
     selected: dict[str, Any] = {"session": session, "match": match, "all": all_ or None}
     try:
-        orders = Orders(at, {k: v for k, v in selected.items() if v is not None}, change)
+        orders = Orders(at, {k: v for k, v in selected.items() if v is not None}, change, everywhere)
     except (UnknownHost, BadChange) as error:
         fail(str(error))
     how = {"wait": wait, "timeout_s": timeout, "retries": retries, "retry_pause_s": retry_pause}

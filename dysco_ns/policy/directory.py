@@ -25,8 +25,9 @@ class Directory:
             lab: dict[str, Any] = json.loads(LAB_FILE.read_text())
             self._namespaces: dict[str, int] = lab["namespaces"]
             self._addresses: dict[str, str] = lab["addresses"]
+            self._agents = list(lab["agents"])
         except (OSError, ValueError, KeyError):
-            self._namespaces, self._addresses = {}, {}
+            self._namespaces, self._addresses, self._agents = {}, {}, []
         self._sessions: dict[str, dict[str, Description]] = {}
         self._others: dict[str, list[str]] = {}
 
@@ -39,6 +40,12 @@ class Directory:
         if host not in self._namespaces:
             raise UnknownHost(f"unknown host '{host}': one of {', '.join(self._namespaces)}")
         return AgentClient(netns.socket_path(self._namespaces[host]))
+
+    def agents(self) -> list[str]:
+        """The hosts of the lab that have an agent.  UnknownHost if no lab runs."""
+        if not self._agents:
+            raise UnknownHost("no lab with agents is running: nobody can be asked")
+        return self._agents
 
     def here(self) -> str | None:
         """The name of the host in whose namespace we are."""

@@ -5,42 +5,60 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dysco_ns.policy.chains import BadChange, Change, Step, plan, walk
 from dysco_ns.policy.directory import Directory
 
-AT_ONCE = 32  # sessions in one request: the answer to it moves the progress bar
+AT_ONCE = 16  # sessions in one request: the answer to it moves the progress bar, and the slowest holds up no others
+REQUESTS = 8  # under way together
 Result = dict[str, Any]
 
 
 class Orders:
-    """The steps for the sessions that a user has selected at a host.  BadChange, UnknownHost, AgentRefused, NoAgent."""
+    """The steps for the sessions that a user has selected at a host, or everywhere: then each agent selects among those
+    that begin at it.  BadChange, UnknownHost, AgentRefused, NoAgent."""
 
-    def __init__(self, at: str | None, selection: dict[str, Any], change: Change) -> None:
+    def __init__(self, at: str | None, selection: dict[str, Any], change: Change, everywhere: bool = False) -> None:
         self._directory = Directory()
-        asked = self._directory.client(at)
-        host = at or self._directory.here()
-        self.selected: list[str] = asked.request("select", **selection)["sessions"]
-        if host is None:  # no lab: only what this agent itself can lead
-            self._steps = [[Step("", session, direct(change)) for session in self.selected]]
-        else:
-            plans = [plan(self._directory, walk(self._directory, host, s), change, host) for s in self.selected]
-            self._steps = [
-                [steps[turn] for steps in plans if turn < len(steps)] for turn in range(max(map(len, plans), default=0))
-            ]
+        self.refused: list[Result] = []  # sessions that the change does not fit, beside others that it does
+        self.selected: list[str] = []
+        plans: list[list[Step]] = []
+        for host in self._directory.agents() if everywhere else [at]:
+            asked = self._directory.client(host).request("select", first=everywhere, **selection)["sessions"]
+            self.selected += asked
+            plans += self._plans(host or self._directory.here(), asked, change)
+        if self.refused and not plans:
+            raise BadChange(self.refused[0]["reason"])
+        self._steps = [[steps[turn] for steps in plans if turn < len(steps)] for turn in range(max(map(len, plans), default=0))]
         self.total = sum(map(len, self._steps))
+
+    def _plans(self, host: str | None, sessions: list[str], change: Change) -> list[list[Step]]:
+        if host is None:  # no lab: only what this agent itself can lead
+            return [[Step("", session, direct(change))] for session in sessions]
+        plans = []
+        for session in sessions:
+            try:
+                plans.append(plan(self._directory, walk(self._directory, host, session), change, host))
+            except BadChange as error:  # it may have ended since it was selected
+                self.refused.append({"session": session, "outcome": "refused", "reason": str(error), "retry": False})
+        return plans
 
     def carry_out(self, how: dict[str, Any], advance: Callable[[int], None]) -> list[Result]:
         """The outcome for each session: of its last step, or of the first that failed."""
         outcomes: dict[str, Result] = {}
+
+        def ask(batch: list[Step]) -> None:
+            for step, result in zip(batch, self._ask(batch, how), strict=True):
+                outcomes[step.session] = result
+            advance(len(batch))
+
         for turn in self._steps:
             todo = [step for step in turn if outcomes.get(step.session, {}).get("outcome", "done") == "done"]
-            for batch in _batches(todo):
-                for step, result in zip(batch, self._ask(batch, how), strict=True):
-                    outcomes[step.session] = result
-                advance(len(batch))
-        return list(outcomes.values())
+            with ThreadPoolExecutor(REQUESTS) as pool:
+                list(pool.map(ask, _batches(todo)))  # raises the first error, if there was one
+        return list(outcomes.values()) + self.refused
 
     def _ask(self, batch: list[Step], how: dict[str, Any]) -> list[Result]:
         client = self._directory.client(batch[0].host or None)

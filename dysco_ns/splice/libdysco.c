@@ -147,6 +147,7 @@ static int ask(const char *request, char *answer)
 static int judge(char *answer)
 {
 	char *text = strstr(answer, "\"error\": \""), *end;
+	int joined = strstr(answer, "\"joined\": true") != 0;
 
 	if (strstr(answer, "\"ok\": true"))
 		return 0;
@@ -156,7 +157,7 @@ static int judge(char *answer)
 	end = strchr(text, '"');
 	if (end)
 		*end = 0;
-	return failed(EPERM, text);
+	return failed(joined ? EALREADY : EPERM, text);
 }
 
 int dysco_splice_flags(int fd_a, int fd_b, int delta_ab, int delta_ba, unsigned flags)

@@ -22,7 +22,8 @@ int dysco_abi_version(void);
  *   EBADF, ENOTSOCK, ENOTCONN, EAFNOSUPPORT   a descriptor is not a connected IPv4 TCP socket
  *   ENOENT      no agent in this network namespace
  *   ECONNRESET  the agent went away, ETIMEDOUT it did not answer in time
- *   EPERM       the agent refused: dysco_error() says why */
+ *   EPERM       the agent refused: dysco_error() says why
+ *   EALREADY    the sessions are joined, but the removal was refused: it may come later, the promise holds */
 int dysco_splice(int fd_in, int fd_out, int delta);
 
 /* The same for proxies that change the size of both directions. */

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 NAMES = (
     "proxy-removal",
+    "setup-latency",
+    "throughput",
+    "http",
     "switch",
+    "nat-firewall",
+    "state-migration",
+    "contention",
+    "scrubber",
+    "maintenance",
     "loadbalancer",
     "bench",
     "bench-dpdk",

@@ -15,23 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from lab.experiments import passes
-from lab.experiments.framework.costs import MODES, mode, on_cpu
+from lab.experiments.framework.costs import MODES, PORT, connect_times, mode, on_cpu
 from lab.experiments.framework.figures import COLOURS, Drawing, cdf
 from lab.experiments.framework.recorder import Recorder
 from lab.network import Lab, wait_for
-from lab.results import ROOT, RunDirectory, Summary, claim
+from lab.results import RunDirectory, Summary, claim
 from lab.statistics import median_interval, percentile
-from lab.tools import bulk
+from lab.tools import bulk, connect
 from lab.topologies import Settings, build
 from lab.topologies.proxy import PROXY, proxy_port, server_port
 from middleboxes.tcp_proxy import TcpProxy
 
 DESCRIPTION = "cost of connect(), of goodput, of one pass, of a reconfiguration on lightly loaded sessions"
-CONNECT = ROOT / "build" / "connect"
-TOOLS = (str(CONNECT), str(bulk.BINARY), "iperf3")
+TOOLS = (str(connect.BINARY), str(bulk.BINARY), "iperf3")
 CPU_BOUND = True
 LENGTHS = (0, 4)
-PORT = 5001
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Plan:
 def plan(settings: Settings, profile: str) -> Plan:
     paper = profile == "paper"
     return Plan(
-        settings.integer("rounds", 15 if paper else 9, 2, 100),
+        settings.integer("rounds", 15 if paper else 8, 2, 100),
         settings.integer("connects", 1000 if paper else 300, 10, 3000),
         settings.integer("sessions", 500, 1, 2000),
         settings.integer("pass_rounds", 20 if paper else 8, 1, 1000),
@@ -72,20 +70,15 @@ def measure(plan: Plan, record: Recorder) -> None:
 def _chain(length: int, plan: Plan, record: Recorder) -> None:
     topology = build("chain", {"middleboxes": str(length), "dysco": "off"})
     server = topology.host("server").address
-    with Lab(topology) as lab, lab.service("server", on_cpu(1, [str(CONNECT), "server", server, str(PORT)])):
-        iperf = lab.popen("server", on_cpu(0, ["iperf3", "-s", "-p", str(PORT + 1)]), stdout=subprocess.DEVNULL)
+    with Lab(topology) as lab, lab.service("server", on_cpu(1, connect.server_command(server, PORT))):
+        iperf = lab.popen("server", on_cpu(0, ["iperf3", "-s", "-p", str(PORT + 1)]), stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL)  # fmt: skip
         for turn in record.turns(plan.rounds, MODES, f"{length} middleboxes,"):
             with mode(lab, turn.mode):
-                record.all(f"{turn.mode}_{length}", "connect_us", _connects(lab, server, plan.connects))
+                record.all(f"{turn.mode}_{length}", "connect_us", connect_times(lab, plan.connects))
                 if turn.mode != "hmac":
                     record(f"{turn.mode}_{length}", "goodput_mbps", _goodput(lab, server))
         iperf.terminate()
-
-
-def _connects(lab: Lab, server: str, count: int) -> list[float]:
-    """The first tenth warms up neighbours and caches and is left out."""
-    out = lab.run("client", on_cpu(0, [str(CONNECT), "client", server, str(PORT), str(count + count // 10)]))
-    return [float(line) for line in out.split()][count // 10 :]
 
 
 def _goodput(lab: Lab, server: str) -> float:

@@ -7,11 +7,12 @@ An empty program, run in the same way, is taken off: what remains is the pass, l
 from __future__ import annotations
 
 import ctypes as c
+import os
 import random
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from dysco_ns import netns
 from dysco_ns.agent.core import Core
 from dysco_ns.agent.daemon import forget_namespace
-from dysco_ns.ebpf.libbpf import bpf
+from dysco_ns.ebpf.libbpf import TestRun, bpf, check, lib
 from dysco_ns.ebpf.loader import Programs
 
 BPF_PROG_LOAD = 5
@@ -108,6 +109,19 @@ def measure(flows: int, rounds: int, seed: int) -> Iterator[tuple[str, float]]:
         finally:
             programs.close()
             forget_namespace(inode)
+
+
+def with_empty_program(then: Callable[[int], float]) -> float:
+    """What `then` says of the empty program (its file descriptor) after it has run many times."""
+    fd = _empty_program()
+    try:
+        data = _segment(_leaving(0))
+        buffer = c.create_string_buffer(data, len(data))
+        o = TestRun(sz=c.sizeof(TestRun), data_in=c.addressof(buffer), data_size_in=len(data), repeat=REPEAT)
+        check(lib.bpf_prog_test_run_opts(fd, c.byref(o)), "running the empty program")
+        return then(fd)
+    finally:
+        os.close(fd)
 
 
 def _ns(programs: Programs, name: str, packet: bytes) -> float:

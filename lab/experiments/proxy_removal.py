@@ -43,6 +43,7 @@ PAPER_P80_US, PAPER_MAX_US = 60, 220
 RAMP_S = 1.5  # left out before measuring goodput
 SETTLE_S = 1.0  # left out after the last removal
 DRAIN_TIMEOUT_S = 20.0
+ACCEPT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,11 @@ def measure(plan: Plan, record: Recorder) -> None:
 
 
 def _proxy(plan: Plan, raw: Path) -> TcpProxy | Nginx | HAProxy:
-    topology, when = plan.topology, "command" if plan.topology.agents else "never"
+    topology = plan.topology
     routes = {proxy_port(i): (topology.host(f"server{i}").address, server_port(i)) for i in range(1, plan.pairs + 1)}
     if plan.proxy == "tcp_proxy":
-        return TcpProxy(routes, raw / "proxy.sock", when, topology.congestion)
-    relays = {port: [to] for port, to in routes.items()}
+        return TcpProxy(routes, raw / "proxy.sock", "command" if topology.agents else "never", topology.congestion)
+    relays, when = {port: [to] for port, to in routes.items()}, "command" if topology.agents else "none"
     return Nginx(raw, stream=relays, leave_when=when) if plan.proxy == "nginx" else HAProxy(raw, tcp=relays, leave_when=when)
 
 
@@ -107,13 +108,15 @@ def _load(lab: Lab, plan: Plan, record: Recorder, stack: ExitStack) -> None:
         clients = [_client(lab, plan, record, pair) for pair in range(1, plan.pairs + 1)]
         for client in clients:
             wait_for(client, "connected")
+        total = plan.pairs * plan.sessions
+        with suppress(LabFailed):  # connected is what the kernel has taken: the proxy may be behind
+            wait_until(lambda: proxy.counters().get("open", total) >= total, ACCEPT_TIMEOUT_S, "all accepted")
         removals = _remove_pairs(lab, plan, proxy, zero, record)
         _wait_for_end(clients, plan, zero, record)
         record.progress(0.97, "draining")
         for client in clients:
             client.wait(DRAIN_TIMEOUT_S + 30)
     if topology.agents:
-        total = plan.pairs * plan.sessions
         with suppress(LabFailed):  # the summary counts what is missing
             wait_until(lambda: len(collector.ended()) >= total, 3.0, "reconfigurations reported")
     time.sleep(0.3)
@@ -213,6 +216,8 @@ def summarise(run: RunDirectory) -> Summary:
     notes = [] if testable else ["run without agents: what is said about the removal is not testable"]
     if metrics["sessions_failed"]:
         notes.append(f"failed sessions: {json.dumps(_comparison(run, manifest).reasons)}")
+    kept = (r for r in manifest["removals"] if r["refused"])
+    notes += [f"pair {r['pair']}: {r['refused']} sessions keep the proxy: {r['reason']}" for r in kept]
     return Summary.of(run, _claims(metrics, manifest, testable), metrics, notes)
 
 

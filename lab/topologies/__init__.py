@@ -137,5 +137,5 @@ DESCRIPTIONS = {
     "chain": "client, mb1..mbN, server behind one router: a service chain of 0 to 8 middleboxes",
     "proxy": "client1..4, server1..4, one TCP-terminating proxy, one router (the paper's Fig. 12)",
     "border": "client1, client2 behind firewall and nat without agents; monitor, limiter1, limiter2, server (Fig. 15)",
-    "shared": "client1..N whose sessions to one server share mb1..mbK",
+    "shared": "client1..N whose sessions to one server share mb1..mbK; a scrubber that no chain has yet",
 }

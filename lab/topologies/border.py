@@ -15,19 +15,19 @@ PROPORTIONS = {"limiter1": 1.0, "limiter2": 2.5, "client": 4.4}  # the paper's 1
 
 
 def build(settings: Settings) -> Topology:
-    """Settings: unit (Mbit/s, the rate of limiter1: the others are 2.5 and, of a client's link, 4.4 of it), dysco, hmac, shaper,
-    congestion.  The line is a plain router until lab.tools.longline delays what passes it."""
-    unit = settings.rate("unit", 20)
-    rates = {name: unit and round(unit * times, 3) for name, times in PROPORTIONS.items()}
-    clients = tuple(Host(name, i, rate_mbps=rates["client"], behind="firewall") for i, name in enumerate(CLIENTS, 1))
+    """Settings: unit (Mbit/s; a client's link has 4.4 of it), dysco, hmac, shaper, congestion.
+
+    What limits, monitors and delays is the experiment's to start: lab/experiments/nat_firewall.py."""
+    rate = settings.integer("unit", 10, 1, 10_000) * PROPORTIONS["client"]
+    clients = tuple(Host(name, i, rate_mbps=rate, behind="firewall") for i, name in enumerate(CLIENTS, 1))
     server = Host("server", 9)
     boxes = (
         Host("firewall", 3, "firewall", behind="nat", agent=False),
         Host("nat", 4, "nat", behind="line", agent=False),
         Host("line", 8, "router", agent=False),
         Host("monitor", 5, "router"),
-        Host("limiter1", 6, "router", rates["limiter1"]),
-        Host("limiter2", 7, "router", rates["limiter2"]),
+        Host("limiter1", 6, "router"),
+        Host("limiter2", 7, "router"),
     )
     chains = {"client1": ("monitor",), "client2": ("limiter1", "monitor")}
     return Topology(

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several clients whose sessions to one server share middleboxes: what a policy server changes for all of them at once."""
+"""Several clients whose sessions to one server share middleboxes: what a policy server changes for all of them at once.
+
+The scrubber, a strict firewall, is on no chain to begin with.
+"""
 
 from __future__ import annotations
 
 from lab.topologies import Host, Policy, Settings, Topology
 
-PORTS = "5001-5010"
+PORTS = "5001-5020"
 
 
 def build(settings: Settings) -> Topology:
@@ -16,11 +19,11 @@ def build(settings: Settings) -> Topology:
     kind, rate = settings.choice("kind", "firewall", ("router", "firewall", "nat")), settings.rate("rate", 40)
     clients = tuple(Host(f"client{i}", i, rate_mbps=rate) for i in range(1, settings.integer("clients", 4, 1, 8) + 1))
     boxes = tuple(Host(f"mb{i}", 10 + i, kind) for i in range(1, count + 1))
-    server = Host("server", 20)
+    scrubber, server = Host("scrubber", 20, "firewall"), Host("server", 21)
     names = tuple(box.name for box in boxes[:initial])
     return Topology(
         "shared",
-        (*clients, *boxes, server),
+        (*clients, *boxes, scrubber, server),
         agents=settings.switch("dysco", True),
         sign=settings.switch("hmac", True),
         shaper=settings.choice("shaper", "htb", ("htb", "tbf")),

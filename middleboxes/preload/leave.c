@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LINE = 512, REASONS = 16, TRY_MS = 3000, PAUSE_MS = 1, PUSH_MS = 20, UNSENT = 16384, BUSY_TRIES = 5 };
+enum { LINE = 512, REASONS = 16, TRY_MS = 5000, PAUSE_MS = 1, PUSH_MS = 20, UNSENT = 16384, BUSY_TRIES = 5 };
 
 static struct {
 	enum { LEAVE_ON_COMMAND, LEAVE_NEVER, LEAVE_NOW, LEAVE_AFTER } when;
@@ -149,11 +149,16 @@ static enum verdict leave(int fd, unsigned flags, int last_try, char *why)
 	int out = pair.outer->fd;
 	relay_unlock();
 	int failed = dysco_splice_flags(fd, out, pair.delta_ab, pair.delta_ba, flags);
+	int bound = !failed || (errno != EPERM && errno != ENOENT); /* the agent counts on the promise, or may */
 	if (failed)
 		snprintf(why, LINE, "%s", dysco_error());
 	relay_lock();
-	if (ends[fd] == inner) /* it may have been closed meanwhile */
-		inner->done = 1;
+	if (ends[fd] == inner) { /* it may have been closed meanwhile */
+		inner->done = !failed;
+		inner->promised = bound;
+		if (inner->partner)
+			inner->partner->promised = bound;
+	}
 	counted.left += !failed;
 	counted.refused += !!failed;
 	if (failed)
@@ -171,13 +176,21 @@ static void pause_ms(int ms)
 static void leave_by_policy(void)
 {
 	char why[LINE];
+	struct pair pair;
 
 	for (int fd = 0; fd <= ends_highest; fd++) {
 		relay_lock();
-		int due = ends[fd] && wanted(ends[fd]);
+		int due = ends[fd] && wanted(ends[fd]) && !relay_reason(ends[fd], &pair);
 		relay_unlock();
-		for (int tries = 0; due && tries < BUSY_TRIES && leave(fd, 0, 0, why) == LATER; tries++)
+		enum verdict verdict = due ? leave(fd, 0, 0, why) : LEFT;
+		for (int tries = 1; verdict == LATER && tries < BUSY_TRIES; tries++) {
 			pause_ms(PAUSE_MS);
+			verdict = leave(fd, 0, 0, why);
+		}
+		relay_lock();
+		if (ends[fd] && verdict == REFUSED) /* once: it stays a proxy for this session */
+			ends[fd]->done = 1;
+		relay_unlock();
 	}
 }
 

@@ -71,20 +71,30 @@ const char *relay_reason(struct end *inner, struct pair *pair)
 	return 0;
 }
 
+enum { ESTABLISHED = 1 }; /* enum tcp_state of the kernel */
+
+static int is_established(const struct end *e)
+{
+	struct tcp_info info;
+	socklen_t length = sizeof(info);
+
+	return !getsockopt(e->fd, IPPROTO_TCP, TCP_INFO, &info, &length) && info.tcpi_state == ESTABLISHED;
+}
+
 /* The kernel's count of what the process has read and written; it moves while we look, so it is read twice.
- * < 0: not established, or it moved. */
+ * < 0: it moved. */
 static int kernel_counts(const struct end *e, uint64_t *read, uint64_t *written)
 {
 	struct tcp_info before, after;
 	socklen_t length = sizeof(before);
 	int unread, unacked;
 
-	if (getsockopt(e->fd, IPPROTO_TCP, TCP_INFO, &before, &length) || before.tcpi_state != 1)
+	if (getsockopt(e->fd, IPPROTO_TCP, TCP_INFO, &before, &length))
 		return -1;
 	if (ioctl(e->fd, SIOCINQ, &unread) || ioctl(e->fd, SIOCOUTQ, &unacked))
 		return -1;
 	length = sizeof(after);
-	if (getsockopt(e->fd, IPPROTO_TCP, TCP_INFO, &after, &length) || after.tcpi_state != 1)
+	if (getsockopt(e->fd, IPPROTO_TCP, TCP_INFO, &after, &length))
 		return -1;
 	if (before.tcpi_bytes_acked != after.tcpi_bytes_acked || before.tcpi_bytes_received != after.tcpi_bytes_received)
 		return -1;
@@ -107,6 +117,8 @@ const char *relay_proof(struct end *inner, struct pair *pair)
 {
 	const char *why = relay_reason(inner, pair);
 
+	if (!why && !(is_established(inner) && is_established(pair->outer)))
+		why = "one side has ended";
 	if (!why && !(kernel_agrees(inner) && kernel_agrees(pair->outer)))
 		why = "the kernel has counted other bytes: it moves, or data passes unseen";
 	return why;

@@ -101,8 +101,6 @@ class Transcoder:
         await (await asyncio.start_server(self.serve, "0.0.0.0", self.port, limit=CHUNK)).serve_forever()
 
 
-
-
 if __name__ == "__main__":
     port, address, to, pieces, path = sys.argv[1:]
     asyncio.run(Transcoder(int(port), (address, int(to)), int(pieces)).run(Path(path)))

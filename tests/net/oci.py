@@ -83,8 +83,9 @@ def star(tmp_path, commands):
             stack.callback(forget_namespace, c.netns)
             router.ip(f"link add to-{i} type veth peer name eth0 netns {c.pid}", f"link set to-{i} up",
                       f"address add 10.66.{i}.1/24 dev to-{i}")  # fmt: skip
-            c.ip("link set lo up", "link set eth0 up", f"address add 10.66.{i}.2/24 dev eth0", f"route add default via 10.66.{i}.1")
             c.address = f"10.66.{i}.2"
+            c.ip("link set lo up", "link set eth0 up", f"address add {c.address}/24 dev eth0",
+                 f"route add default via 10.66.{i}.1")  # fmt: skip
         for c in (router, *found.values()):
             with netns.entered(netns.path_of(c.pid)):
                 Path("/proc/sys/net/ipv4/ip_forward").write_text("1")

@@ -11,13 +11,9 @@ from dysco_ns.agent.client import AgentRefused
 from dysco_ns.agent.launch import AgentTarget, start_agents
 from lab.measure import interface_packets
 from lab.results import ROOT
-from tests.net.conftest import invalid_packets, no_session_was_reset, transfer
+from tests.net.conftest import counters, invalid_packets, no_session_was_reset, reconfigured, talking, transfer
 
 CONNECT = ROOT / "build" / "connect"
-
-
-def counters(lab, host):
-    return lab.agent(host).request("stats")["counters"]
 
 
 @pytest.mark.parametrize(("middleboxes", "hmac"), [(0, "off"), (1, "on"), (3, "on"), (8, "on")])
@@ -99,24 +95,28 @@ def test_a_next_hop_without_an_agent_fails_or_is_bypassed_as_the_policy_says(lab
 
 
 def test_keys_are_rotated_while_sessions_run(lab_of, tmp_path):
-    """The new key is made valid everywhere, used everywhere, and the old one dropped; sessions begin all the time."""
-    lab = lab_of("chain", middleboxes=1, hmac="on")
+    """The new key is made valid everywhere, used everywhere, and the old one dropped; hashed sessions are reconfigured and
+    others begin all the time, while neighbours sign with different keys too."""
+    lab = lab_of("chain", middleboxes=2, initial=1, hmac="on", rate=200)
     file = tmp_path / "key"
     file.write_text("f" * 32)
     file.chmod(0o600)
-    server = lab.topology.host("server").address
+    server, there, away = lab.topology.host("server").address, ["mb1"], ["mb2"]
 
-    def connects():
-        lab.run("client", [str(CONNECT), "client", server, "5001", "5"])
+    def turn(step):
+        for host in ("server", "mb1", "mb2", "client"):
+            lab.agent(host).request(**step, number=0 if step["op"] == "key_drop" else 1, file=str(file))
+            if host in ("mb1", "client"):
+                lab.run("client", [str(CONNECT), "client", server, "5002", "3"])
+                reconfigured(lab, "client", replace={there[0]: list(away)})
+                there[0], away[0] = away[0], there[0]
 
-    with lab.service("server", [str(CONNECT), "server", server, "5001"]):
-        connects()
+    with lab.service("server", [str(CONNECT), "server", server, "5002"]), talking(lab, tmp_path) as talk:
         for step in ({"op": "key_set", "use": False}, {"op": "key_set", "use": True}, {"op": "key_drop"}):
-            number = 0 if step["op"] == "key_drop" else 1
-            for host in ("server", "mb1", "client"):
-                lab.agent(host).request(**step, number=number, file=str(file))
-                connects()
-    for host in ("server", "mb1", "client"):
-        assert not [name for name in counters(lab, host) if name.startswith("drop")]
+            turn(step)
+        for host in lab.state.agents:
+            assert not {"drop_bad_signature", "drop_unsigned", "drop_bad_message"} & counters(lab, host).keys()
+    assert (talk.compared.sessions, talk.compared.clean) == (10, True), talk.compared.reasons
+    assert no_session_was_reset(lab)
     with pytest.raises(AgentRefused, match="signs with"):
         lab.agent("client").request("key_drop", number=1)

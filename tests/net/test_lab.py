@@ -101,3 +101,18 @@ def test_bad_input_gets_one_line_and_status_two(words, why):
 def test_status_without_a_lab_says_how_to_start_one():
     done = command("status")
     assert done.returncode == 1 and "dysco-lab up" in done.stderr
+
+
+def test_an_interrupt_while_agents_come_up_leaves_none(lab_of, monkeypatch):
+    from dysco_ns.agent import launch
+
+    begun, start = [], launch._start
+
+    def interrupted(target, hear):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "_start", lambda targets, btf, started: (start(targets, btf, started), begun.extend(started)))
+    monkeypatch.setattr(launch, "_hear", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lab_of("chain", middleboxes=1)
+    assert len(begun) == 3 and not any(state.start_time(handle.pid) for _, handle, _ in begun)

@@ -23,7 +23,8 @@ class _Scenario(c.Structure):
         *((n, c.c_uint32) for n in ("reconfigurations", "loss_ppm", "duplicate_ppm", "reorder_ppm", "delay_us", "jitter_us")),
         ("mss", c.c_uint32),
         ("window_shift", PAIR),
-        *((name, c.c_uint32) for name in ("timestamps", "sack", "gso", "deaf", "calm", "sign", "slow", "ports", "trace")),
+        *((name, c.c_uint32) for name in ("timestamps", "sack", "gso", "deaf", "calm", "sign", "slow", "ports")),
+        *((name, c.c_uint32) for name in ("proxy", "nat", "dies", "moves", "replays", "resize", "trace")),
     ]
 
 
@@ -38,6 +39,7 @@ class Outcome(c.Structure):
             (name, c.c_uint32)
             for name in ("paws", "old_acks", "timeouts", "overshoot", "late_echoes", "too_wide", "entries_left")
         ),
+        *((name, c.c_uint32) for name in ("proxies_gone", "moved", "replayed", "lost", "judged", "invalid")),
     ]
 
     @property
@@ -70,15 +72,33 @@ class Scenario:
     sign: int = 0
     slow: int = 0
     ports: int = 0
+    proxy: int = 0
+    nat: int = 0
+    dies: int = 0
+    moves: int = 0
+    replays: int = 0
+    resize: int = 0
     trace: int = field(default=0, compare=False)
 
 
-def run(scenario: Scenario) -> Outcome:
-    """One run, the same each time."""
+def scenario_of(seed: int) -> Scenario:
+    """The scenario that `build/sim` draws from a seed."""
+    drawn = _Scenario()
+    c.CDLL(str(LIBRARY)).sim_scenario(c.c_uint32(seed), c.byref(drawn))
+    fields = {name: getattr(drawn, name) for name, _ in drawn._fields_}
+    return Scenario(**{name: tuple(value) if name in ("bytes", "window_shift") else value for name, value in fields.items()})
+
+
+def run(scenario: Scenario, record: Path | None = None) -> Outcome:
+    """One run, the same each time; every packet and event is written to the file `record`."""
     library = c.CDLL(str(LIBRARY))
+    if record and library.sim_record(str(record).encode()):
+        raise OSError(f"{record} cannot be written")
     values = {k: PAIR(*v) if isinstance(v, tuple) else v for k, v in asdict(scenario).items()}
     given, outcome = _Scenario(**values), Outcome()
     library.sim_run(c.byref(given), c.byref(outcome))
+    if record:
+        library.sim_record(None)
     return outcome
 
 

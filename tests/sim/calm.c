@@ -38,7 +38,8 @@ void calm_start(struct sim *s)
 /* What the agents say is what was asked for. */
 static void chain_judge(struct sim *s, const struct calm *c, u64 nonce)
 {
-	int chain[SIM_HOSTS], n = chain_of(s, nonce, chain);
+	u64 nonces[SIM_HOSTS];
+	int chain[SIM_HOSTS], n = chain_of(s, (uint32_t)(c - s->calm), chain, nonces);
 
 	if (n != c->length || memcmp(chain, c->chain, (size_t)n * sizeof(*chain)))
 		sim_wrong(s, "session %08x has a chain of %d hosts, not the %d that were asked for", (u32)nonce, n, c->length);
@@ -67,7 +68,7 @@ static void begin(struct sim *s, struct calm *c)
 	int left, right, n = 0;
 
 	c->command = (struct command){};
-	if (!draw_change(s, c->chain, c->length, &left, &right, &c->command)) {
+	if (!draw_change(s, (uint32_t)(c - s->calm), c->chain, c->length, &left, &right, &c->command)) {
 		c->left--;
 		return;
 	}

@@ -7,7 +7,7 @@
 
 void *sim_events;
 
-enum { FIRST_REPEAT = 20000, UNHURRIED = 400000, LAST_REPEAT = 500000, RELEASE_LAST = 1000000, GIVE_UP = 3000000, FORGET = 2000000 };
+enum { FIRST_REPEAT = 20000, UNHURRIED = 400000, LAST_REPEAT = 500000, RELEASE_LAST = 1000000, GIVE_UP = 3000000, FORGET = 2000000, RIGHT_OF = 1 };
 
 static u32 command(struct sim *s, int host, u32 kind, u64 nonce, u32 txid, u32 side)
 {
@@ -27,7 +27,7 @@ static void ended(struct lead *l, uint32_t *counter, enum result result)
 }
 
 /* A transaction of an epoch that is new to the session, as far as this host has heard. */
-static u32 new_txid(struct sim *s, int host, u64 nonce)
+u32 lead_txid(struct sim *s, int host, u64 nonce)
 {
 	const struct session *session = agent_session(s->agent[host], nonce);
 
@@ -51,7 +51,7 @@ int lead_start(struct sim *s, int host, u64 nonce, struct command *c, enum resul
 	usec first = sim_lossless(s) ? UNHURRIED : FIRST_REPEAT; /* nothing is lost, so no repeat may be needed */
 	c->kind = COMMAND_RECONFIGURE;
 	c->nonce = nonce;
-	c->txid = new_txid(s, host, nonce);
+	c->txid = lead_txid(s, host, nonce);
 	*l = (struct lead){ .host = host, .active = 1, .result = result, .nonce = nonce, .txid = c->txid, .started = s->now,
 			    .next_at = s->now + first, .wait = first };
 	u32 refusal = agent_command(s->agent[host], c);
@@ -86,6 +86,12 @@ static void heard(struct sim *s, int host, const struct event *e)
 		s->forget[s->forgets++] = (struct forget){ host, e->nonce, e->txid, e->side, s->now + FORGET };
 	if (e->kind == EVENT_NO_AGENT)
 		calm_bypassed(s, e->nonce);
+	if (e->kind == EVENT_LEFT_CHAIN)
+		proxy_left(s, host, e->nonce);
+	if (e->kind == EVENT_TRIGGER || e->kind == EVENT_MOVED) {
+		struct command c = { .right_anchor = e->value, .flags = e->kind == EVENT_TRIGGER ? RIGHT_OF : 0 };
+		lead_start(s, host, e->nonce, &c, 0);
+	}
 	if (e->side != SIDE_RIGHT)
 		return;
 	for (int i = 0; i < SIM_LEADS; i++) {
@@ -113,6 +119,9 @@ void lead_events(struct sim *s, int host)
 			write_down(s, host, &e);
 		if (sim_events && ++heard_now == AGENT_EVENTS)
 			write_down(s, host, &lost);
+		if (sim_recorder)
+			fprintf(sim_recorder, "%llu,event,%d,%u,%llx,%08x,%u\n", (unsigned long long)s->now, host, e.kind,
+				(unsigned long long)e.nonce, e.txid, e.side);
 		if (s->scenario.trace)
 			printf("%11.3f event %d  kind %u session %08x txid %08x value %08x side %u\n", (double)s->now / 1000, host,
 			       e.kind, (u32)e.nonce, e.txid, e.value, e.side);
@@ -127,7 +136,8 @@ static void due(struct sim *s, struct lead *l)
 	l->wait = l->wait * 2 < last ? l->wait * 2 : last;
 	l->next_at = s->now + l->wait;
 	if (l->ready) {
-		if (command(s, l->host, COMMAND_RELEASE, l->nonce, l->txid, 0) == REFUSED_NO_SESSION)
+		u32 refusal = command(s, l->host, COMMAND_RELEASE, l->nonce, l->txid, 0);
+		if (refusal == REFUSED_NO_SESSION || refusal == REFUSED_SESSION_OVER)
 			ended(l, &s->outcome.unfinished, CANCELLED);
 	} else if (s->now - l->started < GIVE_UP) {
 		command(s, l->host, COMMAND_REPEAT, l->nonce, l->txid, 0);
@@ -148,7 +158,7 @@ static void due(struct sim *s, struct lead *l)
 void lead_timer(struct sim *s)
 {
 	for (int i = 0; i < SIM_LEADS; i++)
-		if (s->lead[i].active && s->lead[i].next_at <= s->now) {
+		if (s->lead[i].active && s->lead[i].next_at <= s->now && !sim_dead(s, s->lead[i].host)) {
 			due(s, &s->lead[i]);
 			lead_events(s, s->lead[i].host);
 		}

@@ -8,6 +8,16 @@
 
 static const usec NS = 1000;
 
+void *sim_recorder;
+
+int sim_record(const char *path)
+{
+	int failed = sim_recorder && fclose(sim_recorder);
+
+	sim_recorder = path ? fopen(path, "w") : 0;
+	return failed || (path && !sim_recorder);
+}
+
 /* ---- packets ---- */
 
 struct packet *sim_packet(struct sim *s)
@@ -30,7 +40,7 @@ void sim_recycle(struct sim *s, struct packet *p)
 	s->pool = p;
 }
 
-static struct packet *sim_copy(struct sim *s, const struct packet *p)
+struct packet *sim_copy(struct sim *s, const struct packet *p)
 {
 	struct packet *copy = sim_packet(s);
 
@@ -42,7 +52,14 @@ static void trace(struct sim *s, const char *where, int host, const struct packe
 {
 	struct view v;
 
-	if (!s->scenario.trace || view_read(p, &v))
+	if ((!s->scenario.trace && !sim_recorder) || view_read(p, &v))
+		return;
+	struct five_tuple key = { be32_of(v.src), be32_of(v.dst), be16_of(v.sport), be16_of(v.dport) };
+	if (sim_recorder)
+		fprintf(sim_recorder, "%llu,%s,%d,%u,%u,%u,%u,%u,%u,%u,%u,%u,%llx\n", (unsigned long long)s->now, where, host, v.src & 255,
+			v.sport, v.dst & 255, v.dport, v.flags, v.seq, v.payload, v.ack, v.control,
+			(unsigned long long)agent_nonce(s->agent[host], &key));
+	if (!s->scenario.trace)
 		return;
 	printf("%11.3f %-5s %2d  %u.%u > %u.%u  %c%c%c%c seq %u +%u ack %u win %u ts %u/%u", (double)s->now / 1000, where, host,
 	       v.src & 255, v.sport, v.dst & 255, v.dport, v.control ? 'C' : '-', v.flags & F_SYN ? 'S' : '-',
@@ -110,13 +127,7 @@ static int is_end(const struct sim *s, int host) { return host == 0 || host == s
 
 static int host_of(const struct sim *s, const struct packet *p)
 {
-	be32 to;
-
-	memcpy(&to, p->data + IP_AT + 16, 4);
-	for (int i = 0; i < s->hosts; i++)
-		if (s->address[i] == to)
-			return i;
-	return -1;
+	return host_at(s, be32_at(p->data + IP_AT + 16));
 }
 
 static void travel(struct sim *s, struct packet *p)
@@ -176,9 +187,9 @@ static void segment(struct sim *s, struct packet *p)
 
 static void onto_wire(struct sim *s, int host, struct packet *p)
 {
-	s->outcome.packets++;
 	trace(s, "wire", host, p);
 	oracle_wire(s, p, is_end(s, host));
+	firewall_judge(s, host, AT_LINK, p);
 	segment(s, p);
 }
 
@@ -201,7 +212,7 @@ void sim_outbox(struct sim *s, int host)
 	}
 }
 
-static void passed(struct sim *s, int host, struct packet *p, enum way way, int leaving)
+void sim_passed(struct sim *s, int host, struct packet *p, enum way way, int leaving)
 {
 	sim_outbox(s, host);
 	lead_events(s, host);
@@ -216,40 +227,75 @@ static void passed(struct sim *s, int host, struct packet *p, enum way way, int 
 void sim_host_sends(struct sim *s, int host, struct packet *p)
 {
 	trace(s, "out", host, p);
-	passed(s, host, p, agent_egress(s->agent[host], p), 1);
+	sim_passed(s, host, p, agent_egress(s->agent[host], p), 1);
+}
+
+/* The socket that a segment is for.  One that listens learns who its peer is: a NAT may be between. */
+static struct tcp *socket_of(struct sim *s, int host, const struct packet *p)
+{
+	const uint8_t *d = p->data;
+	be32 from = be32_at(d + IP_AT + 12), to = be32_at(d + IP_AT + 16);
+	be16 port[2];
+	int session = nat_session(s, get16(d + TCP_AT));
+
+	memcpy(port, d + TCP_AT, 4);
+	for (uint32_t i = 0; i < ends_of(s); i++) {
+		struct tcp *t = &s->end[i];
+		if (t->host != host || t->port != port[1] || t->address != to)
+			continue;
+		if (t->listens && t->state == TCP_IDLE && d[TCP_AT + 13] & F_SYN && session >= 0 && (int)(t->listens - 1) == session)
+			t->peer = from, t->peer_port = port[0];
+		if (t->peer == from && t->peer_port == port[0])
+			return t;
+	}
+	return 0;
+}
+
+/* A middlebox's stack ignores a reset for nobody, and resets all else.  Where ports are few the core gives those of a session
+ * that has just ended to the next one, and what is late finds no tombstone any more. */
+static void for_nobody(struct sim *s, int host, struct packet *p)
+{
+	if (!is_end(s, host) && !(p->data[TCP_AT + 13] & F_RST) && !s->scenario.ports)
+		sim_wrong(s, "middlebox %d was given a packet for itself", host);
+	sim_recycle(s, p);
+}
+
+static void forward(struct sim *s, int host, struct packet *p)
+{
+	int leftward = get16(p->data + TCP_AT) == SERVER_PORT;
+
+	box_note(p, host);
+	if (!leftward)
+		firewall_judge(s, host, INSIDE, p);
+	if (host == (int)s->scenario.nat && !nat_forward(s, host, p)) {
+		for_nobody(s, host, p);
+		return;
+	}
+	if (leftward) /* as the session was before a NAT */
+		firewall_judge(s, host, INSIDE, p);
+	sim_host_sends(s, host, p);
 }
 
 /* The local stack: an end point's socket, or a middlebox that forwards. */
 static void into_host(struct sim *s, int host, struct packet *p)
 {
 	trace(s, "in", host, p);
-	if (!is_end(s, host)) {
-		box_note(p, host);
-		/* A stack ignores a reset for nobody, and resets all else.  Where ports are few the core gives those of a session
-		 * that has just ended to the next one, and what is late finds no tombstone any more. */
-		if (host_of(s, p) != host)
-			sim_host_sends(s, host, p);
-		else if (!(p->data[TCP_AT + 13] & F_RST) && !s->scenario.ports)
-			sim_wrong(s, "middlebox %d was given a packet for itself", host);
-		else
-			sim_recycle(s, p);
+	int translated = host == (int)s->scenario.nat && get16(p->data + TCP_AT) == SERVER_PORT;
+	if (!is_end(s, host) && (host_of(s, p) != host || translated)) {
+		forward(s, host, p);
+		return;
+	}
+	struct tcp *t = socket_of(s, host, p);
+	if (!t) {
+		for_nobody(s, host, p);
 		return;
 	}
 	if (!oracle_checksum(p))
 		sim_wrong(s, "host %d was given a wrong checksum", host);
-	be16 port[2];
-	memcpy(port, p->data + TCP_AT, 4);
-	for (uint32_t i = 0; i < 2 * s->scenario.sessions; i++) {
-		struct tcp *t = &s->end[i];
-		be32 from;
-		memcpy(&from, p->data + IP_AT + 12, 4);
-		if (t->host == host && t->port == port[1] && t->peer_port == port[0] && t->peer == from) {
-			if (p->length > TCP_AT + (p->data[TCP_AT + 12] >> 4) * 4u) /* with payload: an end host's own */
-				calm_judge(s, i / 2, boxes_of(p));
-			tcp_receive(t, p);
-			break;
-		}
-	}
+	uint32_t end = (uint32_t)(t - s->end);
+	if (p->length > TCP_AT + (p->data[TCP_AT + 12] >> 4) * 4u && !t->relays) /* with payload: an end host's own */
+		calm_judge(s, end / 2, boxes_of(p));
+	tcp_receive(t, p);
 	sim_recycle(s, p);
 }
 
@@ -260,21 +306,31 @@ static int is_syn_ack(const struct packet *p)
 	return !view_read(p, &v) && !v.control && (v.flags & (F_SYN | F_ACK)) == (F_SYN | F_ACK);
 }
 
+enum way sim_arrives(struct sim *s, int host, struct packet *p)
+{
+	trace(s, "recv", host, p);
+	return agent_ingress(s->agent[host], p);
+}
+
 void sim_run_until(struct sim *s, usec until)
 {
 	while (s->heap_count && s->heap[0].at <= until && !s->outcome.wrong[0]) {
 		struct event_at e = next_event(s);
 		sim_set_time(s, e.at);
-		trace(s, "recv", e.host, e.packet);
-		if (s->scenario.deaf && e.host == (int)s->scenario.deaf && is_syn_ack(e.packet)) {
+		if (sim_dead(s, e.host) || (s->scenario.deaf && e.host == (int)s->scenario.deaf && is_syn_ack(e.packet))) {
 			sim_recycle(s, e.packet);
 			continue;
 		}
+		s->outcome.packets++;
 		int forged = boxes_of(e.packet) >> FORGED;
-		enum way way = agent_ingress(s->agent[e.host], e.packet);
+		if (!forged) {
+			firewall_judge(s, e.host, AT_LINK, e.packet);
+			replay_record(s, e.host, e.packet);
+		}
+		enum way way = sim_arrives(s, e.host, e.packet);
 		if (forged && way != WAY_DROPPED)
 			sim_wrong(s, "host %d has believed a forged message", e.host);
-		passed(s, e.host, e.packet, way, 0);
+		sim_passed(s, e.host, e.packet, way, 0);
 	}
 	sim_set_time(s, until);
 }

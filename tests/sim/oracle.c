@@ -89,9 +89,11 @@ static struct flow *flow_of(struct sim *s, struct five_tuple key)
 static void offer_judge(struct sim *s, const struct view *v)
 {
 	const struct scenario *c = &s->scenario;
+	int answer = !!(v->flags & F_ACK), known = v->scale == c->window_shift[answer];
 
-	if (v->mss != c->mss || !v->has_scale || v->scale != c->window_shift[!!(v->flags & F_ACK)] || v->sack_ok != c->sack ||
-	    v->has_ts != c->timestamps)
+	for (uint32_t i = 0; c->proxy && i < c->sessions; i++) /* or what a proxy's has */
+		known |= s->proxy[i].inner && v->scale == (answer ? s->proxy[i].inner : s->proxy[i].outer)->shift_out;
+	if (v->mss != c->mss || !v->has_scale || !known || v->sack_ok != c->sack || v->has_ts != c->timestamps)
 		sim_wrong(s, "a handshake offered mss %u, scale %u, sack %u, timestamps %u", v->mss, v->scale, v->sack_ok, v->has_ts);
 }
 
@@ -126,7 +128,7 @@ void oracle_wire(struct sim *s, const struct packet *p, int end_host)
 	/* middleboxes pass on what a lossy network has left of the stream, and what a new path has brought earlier than
 	 * the old one the rest: gaps are theirs to have */
 	int complete = end_host || !(s->scenario.loss_ppm + s->scenario.reorder_ppm + s->scenario.jitter_us +
-				     s->scenario.reconfigurations);
+				     s->scenario.reconfigurations + s->scenario.proxy + s->scenario.moves + s->scenario.dies);
 	if (complete && v.payload && after(v.seq, f->high))
 		sim_wrong(s, "a gap of %u bytes on a subsession from port %u to %u", v.seq - f->high, v.sport, v.dport);
 	if (after(end, f->high))

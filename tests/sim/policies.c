@@ -67,6 +67,16 @@ static void decoys(struct sim *s, int host, int yes)
 		p->chain[p->chain_length++] = s->address[i];
 }
 
+/* What a proxy opens goes through middleboxes that the client's sessions have not passed. */
+static void proxy_policy(struct sim *s)
+{
+	struct policy *p = policy_add(s, (int)s->scenario.proxy, 1);
+
+	for (uint32_t i = s->scenario.chain + 1; i <= s->scenario.middleboxes && sim_random(s, 2); i++)
+		if (i != s->scenario.proxy)
+			p->chain[p->chain_length++] = s->address[i];
+}
+
 /* The client's policies lead through the first middleboxes; sometimes the first of these knows the rest. */
 void policies_start(struct sim *s)
 {
@@ -80,6 +90,8 @@ void policies_start(struct sim *s)
 	for (uint32_t i = 0; i < told; i++)
 		p->chain[p->chain_length++] = s->address[1 + i];
 	decoys(s, 0, 1);
+	if (s->scenario.proxy)
+		proxy_policy(s);
 	if (told == length)
 		return;
 	p = policy_add(s, 1, 1);

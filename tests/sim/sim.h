@@ -31,6 +31,12 @@ struct scenario {
 	uint32_t sign;                  /* agents have keys, and some of what they send is forged */
 	uint32_t slow;                  /* applications that read now and then only */
 	uint32_t ports;                 /* for subsessions at each agent; 0: as many as there are */
+	uint32_t proxy;                 /* a middlebox that terminates TCP for some of the sessions; 0: none */
+	uint32_t nat;                   /* a middlebox that changes addresses and ports; 0: none */
+	uint32_t dies;                  /* a middlebox that dies; 0: none */
+	uint32_t moves;                 /* so often an end host goes from one of its two addresses to the other */
+	uint32_t replays;               /* so often a message that has been received comes once more */
+	uint32_t resize;                /* the path's MTU changes under way */
 	uint32_t trace;                 /* print every packet */
 };
 
@@ -40,6 +46,7 @@ struct outcome {
 	uint32_t closed, done, refused, cancelled, unfinished;
 	uint32_t paws, old_acks, timeouts, overshoot, late_echoes, too_wide;
 	uint32_t entries_left;
+	uint32_t proxies_gone, moved, replayed, lost, judged, invalid;
 };
 
 struct sim;
@@ -51,9 +58,17 @@ struct range {
 	uint32_t from, to;
 };
 
+/* The bytes of a direction: `prefix` of a stream of their own, then a sender's from byte `cut` on.  A proxy's doing. */
+struct content {
+	uint64_t stream, own;
+	uint32_t prefix, cut;
+};
+
 struct tcp {
 	struct sim *sim;
-	int host, other;                /* index of this end in sim->end */
+	int host, other;                /* index in sim->end of the end that this one talks to */
+	int beyond;                     /* of the one behind a proxy, once its sessions are joined; -1: none */
+	uint32_t listens, relays, leaving;      /* leaving: its agent may give it a FIN at any place */
 	be32 address, peer;
 	be16 port, peer_port;
 	enum { TCP_IDLE, TCP_OPENING, TCP_ANSWERING, TCP_OPEN } state;
@@ -64,10 +79,11 @@ struct tcp {
 	uint32_t ts_recent, ts_offset, last_ack_sent;
 	uint32_t total, available;      /* bytes to send, bytes that the application has written so far */
 	uint32_t fin_sent, fin_seen, peer_total;
+	uint32_t lost;                  /* a host on its chain has died */
 	uint32_t held;                  /* not to be ended yet */
 	uint32_t edge_seen, edge, edge_ack, edge_ts;     /* the furthest window edge and the furthest acknowledgment that it was shown */
 	uint32_t edge_unknown;          /* nobody can say what it should be shown */
-	uint64_t stream, peer_stream;   /* seeds of what is sent and expected */
+	struct content out, in;         /* what is sent and expected */
 	struct range early[16];
 	uint32_t earlies, dup_acks, cwnd, backoff;
 	usec rto_at, ack_at;
@@ -78,6 +94,7 @@ void tcp_receive(struct tcp *t, const struct packet *p);
 void tcp_timer(struct tcp *t);
 void tcp_write(struct tcp *t, uint32_t bytes);
 void tcp_read(struct tcp *t);
+void tcp_offer(struct tcp *t, uint32_t available);
 int tcp_closed(const struct tcp *t);
 /* The other end has acknowledged bytes: by then every agent has seen a window that is scaled.  A SYN-ACK's is not, but the core
  * takes it for one if a reconfiguration begins before. */
@@ -95,6 +112,56 @@ struct view;
 void sign_judge(struct sim *s, const struct packet *p, const struct view *v);
 int sign_forge(struct sim *s, struct packet *p);
 
+/* ---- proxies, NATs, addresses that change, messages that come again ---- */
+
+struct proxy {
+	struct tcp *inner, *outer;      /* 0: the session goes without one */
+	uint32_t stays, spliced, left;  /* stays: joins its sessions but does not ask to be removed */
+	usec at, wait;                  /* when it splices, asks, or closes next */
+	u64 nonce, peer;
+};
+
+void proxies_start(struct sim *s);
+void proxies_tick(struct sim *s);
+/* A middlebox has been told that it is out. */
+void proxy_left(struct sim *s, int host, u64 nonce);
+int proxies_closed(const struct sim *s, uint32_t session);
+
+struct nat {
+	be32 src, outside;
+	be16 sport, port;
+	uint32_t session;
+};
+
+/* Rewrites what a NAT forwards; 0: it does not know the segment. */
+int nat_forward(struct sim *s, int host, struct packet *p);
+/* The session that a client's port, a proxy's or a NAT's belongs to; -1: none. */
+int nat_session(const struct sim *s, uint32_t port);
+int nat_knows(const struct sim *s, uint32_t session);
+
+void moves_tick(struct sim *s);
+uint32_t moves_done(struct sim *s);
+
+struct recorded {
+	int host;
+	usec at;
+	struct packet *packet;
+};
+
+void replay_record(struct sim *s, int host, const struct packet *p);
+void replay_tick(struct sim *s);
+void replay_free(struct sim *s);
+void tables_print(struct sim *s, int host);
+
+/* ---- strict firewalls: firewall.c ---- */
+
+/* A segment passes one: at the link of a host, or in the middle of a middlebox. */
+enum place { AT_LINK, INSIDE };
+void firewall_judge(struct sim *s, int host, enum place place, const struct packet *p);
+void firewall_free(struct sim *s);
+
+struct passage;
+
 /* ---- policies: policies.c ---- */
 
 void policies_start(struct sim *s);
@@ -103,6 +170,7 @@ void policies_start(struct sim *s);
 
 /* How it ends is written to `result`, if there is one.  < 0: nothing has begun. */
 enum result { PENDING, DONE, REFUSED, BUSY, CANCELLED };
+u32 lead_txid(struct sim *s, int host, u64 nonce); /* of an epoch that is new to the session */
 int lead_start(struct sim *s, int host, u64 nonce, struct command *c, enum result *result);
 void lead_events(struct sim *s, int host);
 extern void *sim_events;        /* a FILE: every event of every agent is written there, one a line; 0: nowhere */
@@ -144,7 +212,7 @@ struct forget {
 	u32 txid, side;
 	usec at;
 };
-enum { SIM_LEADS = 256, SIM_FORGETS = 1024, SIM_FLOWS = 8192 };
+enum { SIM_LEADS = 256, SIM_FORGETS = 1024, SIM_FLOWS = 8192, SIM_PASSAGES = 16384, SIM_RECORDED = 256 };
 
 struct flow {
 	struct five_tuple key;
@@ -165,8 +233,15 @@ struct sim {
 	uint64_t random, order;
 	int hosts;
 	struct agent *agent[SIM_HOSTS];
-	be32 address[SIM_HOSTS];
-	struct tcp end[2 * SIM_SESSIONS];
+	be32 address[SIM_HOSTS], second[SIM_HOSTS];     /* second: end hosts that move have another */
+	struct tcp end[4 * SIM_SESSIONS];               /* clients and servers, then both ends of proxies */
+	struct proxy proxy[SIM_SESSIONS];
+	struct nat nat[SIM_SESSIONS];
+	uint32_t nats, moves_left, replays_left, lost;
+	usec next_move, dies_at;
+	struct recorded recorded[SIM_RECORDED];
+	uint32_t records;
+	struct passage *passage;
 	struct event_at *heap;
 	uint32_t heap_count, heap_room;
 	struct lead lead[SIM_LEADS];
@@ -184,23 +259,36 @@ static inline int sim_orderly(const struct sim *s)
 }
 static inline int sim_lossless(const struct sim *s)
 {
-	return sim_orderly(s) && !(s->scenario.loss_ppm + s->scenario.deaf);
+	return sim_orderly(s) && !(s->scenario.loss_ppm + s->scenario.deaf + s->scenario.dies);
 }
-/* The hosts of a session's chain from the client on, as the agents know them; a random change of a segment of it. */
-int chain_of(struct sim *s, u64 nonce, int *chain);
-u64 nonce_of(struct sim *s, const struct tcp *t);
-int draw_change(struct sim *s, const int *chain, int n, int *left, int *right, struct command *c);
+static inline int sim_dead(const struct sim *s, int host) { return s->scenario.dies && host == (int)s->scenario.dies && s->now >= s->dies_at; }
+/* The hosts of a session's chain from the client on, as the agents know them, and by which nonce each has the subsession to
+ * its right; a random change of a segment of it. */
+int chain_of(struct sim *s, uint32_t session, int *chain, u64 *nonce);
+u64 nonce_of(const struct sim *s, const struct tcp *t);
+int draw_change(struct sim *s, uint32_t session, const int *chain, int n, int *left, int *right, struct command *c);
+int host_at(const struct sim *s, be32 address);
+uint32_t ends_of(const struct sim *s);
 
 uint32_t sim_random(struct sim *s, uint32_t below);
 void sim_wrong(struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int sim_run(const struct scenario *scenario, struct outcome *outcome);
+/* The scenario of a seed: draw.c. */
+void sim_scenario(uint32_t seed, struct scenario *scenario);
+/* Every packet and event goes to a file as well, for pictures; 0: no more. */
+int sim_record(const char *path);
+extern void *sim_recorder;
 
 /* ---- packets under way: network.c ---- */
 
 struct packet *sim_packet(struct sim *s);
 void sim_recycle(struct sim *s, struct packet *p);
+struct packet *sim_copy(struct sim *s, const struct packet *p);
 /* A host's stack sends: the packet passes its agent's egress. */
 void sim_host_sends(struct sim *s, int host, struct packet *p);
+/* A packet reaches a host's agent; how its pass ended, before anything else happens. */
+enum way sim_arrives(struct sim *s, int host, struct packet *p);
+void sim_passed(struct sim *s, int host, struct packet *p, enum way way, int leaving);
 /* What an agent has sent beside the packet of its last pass. */
 void sim_outbox(struct sim *s, int host);
 void sim_set_time(struct sim *s, usec now);
@@ -214,6 +302,7 @@ static inline uint32_t get16(const uint8_t *p) { return (uint32_t)p[0] << 8 | p[
 static inline void put32(uint8_t *p, uint32_t v) { p[0] = v >> 24, p[1] = v >> 16, p[2] = v >> 8, p[3] = v; }
 static inline void put16(uint8_t *p, uint32_t v) { p[0] = v >> 8, p[1] = v; }
 static inline int after(uint32_t a, uint32_t b) { return (int32_t)(a - b) > 0; }
+static inline uint32_t be32_at(const uint8_t *p) { uint32_t v; __builtin_memcpy(&v, p, 4); return v; }
 static inline uint8_t stream_byte(uint64_t seed, uint32_t at)
 {
 	uint64_t x = (seed + at) * 0x9e3779b97f4a7c15u;
@@ -221,7 +310,7 @@ static inline uint8_t stream_byte(uint64_t seed, uint32_t at)
 }
 
 enum { F_FIN = 1, F_SYN = 2, F_RST = 4, F_PSH = 8, F_ACK = 16 };
-enum { IP_AT = 14, TCP_AT = 34, PAYLOAD_MAX = 8000 };
+enum { IP_AT = 14, TCP_AT = 34, PAYLOAD_MAX = 12000, SERVER_PORT = 5001, CLIENT_PORT = 40000, OUTER_PORT = 52000 };
 
 /* A segment's header, read by the observer's and the end points' own parser. */
 struct view {
@@ -229,6 +318,10 @@ struct view {
 	uint32_t has_ts, tsval, tsecr, sacks, mss, scale, has_scale, sack_ok, control, told;
 	struct range sack[4];
 };
+static inline uint8_t content_byte(const struct content *c, uint32_t at)
+{
+	return at < c->prefix ? stream_byte(c->own, at) : stream_byte(c->stream, at - c->prefix + c->cut);
+}
 int view_read(const struct packet *p, struct view *v);
 void sim_checksum(struct packet *p);
 

@@ -12,7 +12,7 @@ static uint32_t offset_of(uint32_t seq, uint32_t isn) { return seq - isn - 1; }
 /* What the receiver has room for, from rcv_nxt on. */
 static uint32_t room_of(const struct tcp *t)
 {
-	uint32_t kept = t->sim->scenario.slow ? t->rcv_nxt - t->irs - 1 - t->read : 0;
+	uint32_t kept = t->relays || t->sim->scenario.slow ? t->rcv_nxt - t->irs - 1 - t->read : 0;
 
 	return kept < t->own_window ? t->own_window - kept : 0;
 }
@@ -88,9 +88,10 @@ static uint32_t send_data(struct tcp *t, uint32_t seq, uint32_t most)
 	uint8_t *o = start(t, p, F_ACK | (n ? F_PSH : 0) | (fin ? F_FIN : 0), seq);
 
 	for (uint32_t i = 0; i < n; i++)
-		*o++ = stream_byte(t->stream, offset_of(seq, t->iss) + i);
+		*o++ = content_byte(&t->out, offset_of(seq, t->iss) + i);
 	p->gso_size = n > t->mss ? t->mss : 0;
 	t->fin_sent |= fin;
+	t->snd_max = after(seq + n + fin, t->snd_max) ? seq + n + fin : t->snd_max; /* the answer may come at once: tombstones */
 	finish(t, p, o);
 	t->ack_at = 0;
 	return seq + n + fin;
@@ -120,13 +121,12 @@ static void output(struct tcp *t)
 				t->rto_at = t->sim->now + RTO_US; /* to ask again: what opens the window may get lost */
 			break;
 		}
-		uint32_t most = t->mss * (t->sim->scenario.gso ? 1 + sim_random(t->sim, 3) : 1);
+		uint32_t most = t->mss * (t->sim->scenario.gso ? 1 + sim_random(t->sim, t->sim->scenario.gso == 1 ? 3 : 8) : 1);
+		most = most < PAYLOAD_MAX ? most : PAYLOAD_MAX;
 		if (sim_random(t->sim, 8) == 0)
 			most = 1 + sim_random(t->sim, t->mss);
 		most = most < room - flying ? most : room - flying;
 		t->snd_nxt = send_data(t, t->snd_nxt, most);
-		if (after(t->snd_nxt, t->snd_max))
-			t->snd_max = t->snd_nxt;
 		if (!t->rto_at)
 			t->rto_at = t->sim->now + (RTO_US << t->backoff);
 	}
@@ -151,6 +151,13 @@ void tcp_write(struct tcp *t, uint32_t bytes)
 	if (t->held && t->available >= most)
 		return;
 	t->available = bytes < most - t->available ? t->available + bytes : most;
+	output(t);
+}
+
+/* A proxy has so many bytes to send by now. */
+void tcp_offer(struct tcp *t, uint32_t available)
+{
+	t->available = available;
 	output(t);
 }
 
@@ -214,27 +221,34 @@ static void check_payload(struct tcp *t, const struct packet *p, const struct vi
 {
 	for (uint32_t i = 0; i < v->payload; i++) {
 		uint32_t at = offset_of(v->seq, t->irs) + i;
-		if (at >= t->peer_total || p->data[v->data_at + i] != stream_byte(t->peer_stream, at)) {
+		if (at >= t->peer_total || p->data[v->data_at + i] != content_byte(&t->in, at)) {
 			sim_wrong(t->sim, "host %d was given a wrong byte at offset %u of %u (seq %u)", t->host, at, t->peer_total, v->seq + i);
 			return;
 		}
 	}
-	if (v->flags & F_FIN && offset_of(v->seq, t->irs) + v->payload != t->peer_total)
+	if (v->flags & F_FIN && t->leaving && v->seq + v->payload == t->rcv_nxt)
+		t->peer_total = offset_of(v->seq, t->irs) + v->payload; /* its agent's: nothing more will come */
+	else if (v->flags & F_FIN && offset_of(v->seq, t->irs) + v->payload != t->peer_total)
 		sim_wrong(t->sim, "host %d was given a FIN after %u bytes, not %u", t->host, offset_of(v->seq, t->irs) + v->payload, t->peer_total);
 }
 
-/* Whether the other end has really received from..to of what this one has sent. */
-static int peer_has(const struct tcp *t, uint32_t from, uint32_t to)
+static int end_has(const struct tcp *peer, uint32_t shift, uint32_t from, uint32_t to)
 {
-	const struct tcp *peer = &t->sim->end[t->other];
-	uint32_t shift = peer->irs - t->iss;
-
 	if (!after(to + shift, peer->rcv_nxt))
 		return 1;
 	for (uint32_t i = 0; i < peer->earlies; i++)
 		if (!after(peer->early[i].from, from + shift) && !after(to + shift, peer->early[i].to))
 			return 1;
 	return 0;
+}
+
+/* Whether the other end, or the one behind a proxy, has really received from..to of what this one has sent. */
+static int peer_has(const struct tcp *t, uint32_t from, uint32_t to)
+{
+	const struct tcp *peer = &t->sim->end[t->other], *far = t->beyond < 0 ? 0 : &t->sim->end[t->beyond];
+
+	return end_has(peer, peer->irs - t->iss, from, to) ||
+	       (far && end_has(far, far->irs + far->in.prefix - far->in.cut - t->iss, from, to));
 }
 
 /* No receiver here takes back a window that it has offered; what a scale cuts off may go to and fro. */
@@ -271,7 +285,8 @@ static int take_ack(struct tcp *t, const struct view *v)
 		s->outcome.old_acks++;
 		return 0;
 	}
-	if (!peer_has(t, v->ack, v->ack))
+	uint32_t had = v->ack - (t->leaving && t->fin_sent && v->ack == t->snd_max); /* a tombstone acknowledges its end */
+	if (!peer_has(t, had, had))
 		sim_wrong(s, "host %d was acknowledged %u, which its peer has not received", t->host, v->ack);
 	for (uint32_t i = 0; i < v->sacks; i++) {
 		if (after(v->sack[i].to, t->snd_max) || !after(v->sack[i].to, v->sack[i].from))
@@ -312,6 +327,8 @@ static void take_data(struct tcp *t, const struct packet *p, const struct view *
 			send_ack(t, t->snd_nxt);
 		return;
 	}
+	if (t->leaving && t->fin_seen && !after(t->rcv_nxt, v->seq)) /* its agent's end of file beside its peer's */
+		return;
 	if (after(end, t->rcv_nxt + room_of(t) + (v->payload == 0))) { /* an end needs no room */
 		t->sim->outcome.overshoot++;
 		send_ack(t, t->snd_nxt);

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random networks and reconfigurations; every invariant at every step (sim.h, tcp.c and oracle.c say which)."""
 
+import json
 import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.sim import LIBRARY, Scenario, run
+from tests.sim import LIBRARY, Scenario, campaign, picture, run, scenario_of
 from tests.sim.mutants.by_hand import BY_HAND
 from tests.sim.mutants.sampled import places
 from tests.sim.mutants.trial import SAME, Trial
+from tests.sim.shrink import kind, shrink
 
 scenarios = st.builds(
     Scenario,
@@ -34,7 +38,11 @@ scenarios = st.builds(
     sign=st.integers(0, 1),
     slow=st.integers(0, 1),
     ports=st.sampled_from([0, 0, 8]),
+    resize=st.integers(0, 1),
+    replays=st.sampled_from([0, 0, 20]),
 )
+# A middlebox has one part to play.  Proxies, hosts that die and moves are not for calm sessions.
+parts = st.sampled_from(["", "", "nat", "proxy", "dies", "moves"])
 
 
 def test_sessions_without_reconfigurations_are_a_control_for_the_end_points():
@@ -58,15 +66,17 @@ def test_reconfigurations_are_really_carried_out():
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(scenarios, st.integers(0, 6))
-def test_every_invariant_holds(scenario, chain):
-    scenario = Scenario(**{**vars(scenario), "chain": min(chain, scenario.middleboxes)})
+@given(scenarios, st.integers(0, 6), parts, st.integers(1, 6))
+def test_every_invariant_holds(scenario, chain, part, who):
+    chosen = {part: min(who, scenario.middleboxes) if part != "moves" else who} if part else {}
+    calm = scenario.calm if part in ("", "nat") else 0
+    scenario = replace(scenario, chain=min(chain, scenario.middleboxes), calm=calm, **chosen)
     outcome = run(scenario)
     assert outcome.wrong == "", f"replay: .venv/bin/python -m tests.sim '{scenario}'"
 
 
 def test_many_seeds():
-    done = subprocess.run([LIBRARY.parent / "sim", "1", "3000"], capture_output=True, text=True, check=False)
+    done = subprocess.run([LIBRARY.parent / "sim", "1", "2000"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + "replay: build/sim SEED SEED trace"
 
 
@@ -96,3 +106,80 @@ def test_a_session_that_nobody_hurries_gets_every_chain_that_it_is_asked_for():
     outcomes = [run(Scenario(seed=seed, calm=1, reconfigurations=12, sign=seed & 1)) for seed in range(1, 30)]
     assert {(o.wrong, o.cancelled, o.unfinished) for o in outcomes} == {("", 0, 0)}
     assert sum(o.done for o in outcomes) > 240  # of 348; the others would have changed nothing
+
+
+# ---- what there is beside forwarders ----
+
+BESIDES = {
+    "proxies that terminate TCP leave": ({"proxy": 2, "chain": 2}, "proxies_gone", 100),
+    "end hosts move": ({"moves": 6}, "moved", 20),
+    "a host dies with the sessions that need it": ({"dies": 1, "chain": 2}, "lost", 20),
+    "old messages come again": ({"replays": 25, "reconfigurations": 6}, "replayed", 400),
+}
+
+
+@pytest.mark.parametrize(("change", "counter", "least"), BESIDES.values(), ids=BESIDES)
+def test_it_really_comes_about_and_nothing_is_wrong(change, counter, least):
+    outcomes = [run(replace(Scenario(seed=seed, loss_ppm=2000 * (seed & 1)), **change)) for seed in range(1, 41)]
+    assert [o.wrong for o in outcomes if o.wrong] == []
+    assert sum(getattr(o, counter) for o in outcomes) >= least
+
+
+def test_strict_firewalls_find_nothing_invalid_where_the_network_keeps_the_order():
+    outcomes = [run(Scenario(seed=seed, slow=seed & 1, nat=1)) for seed in range(1, 41)]
+    assert [o.wrong for o in outcomes if o.wrong] == []
+    assert sum(o.judged for o in outcomes) > 100_000
+    assert sum(o.invalid for o in outcomes) == 0
+
+
+# ---- a failure: reduced, replayed, drawn; a long search ----
+
+
+def test_a_failing_scenario_is_reduced_to_what_the_failure_needs():
+    def wrong(s):
+        return f"at {s.seed}.0 ms: host {s.middleboxes} was reset" if s.proxy and s.sessions > 1 and s.loss_ppm else ""
+
+    small, text = shrink(replace(scenario_of(21), proxy=2, calm=0), wrong)
+    assert (small.sessions, small.reconfigurations, small.replays, small.bytes) == (2, 0, 0, (0, 0))
+    assert small.proxy
+    assert small.loss_ppm
+    assert kind(text) == "host N was reset"
+    with pytest.raises(ValueError, match="nothing goes wrong"):
+        shrink(Scenario(), lambda s: "")
+
+
+def test_one_command_replays_a_seed_and_draws_it(tmp_path):
+    target = tmp_path / "seed.png"
+    command = [sys.executable, "-m", "tests.sim", "1013", "--picture", target]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing is wrong" in done.stdout
+    assert target.read_bytes().startswith(b"\x89PNG")
+    refused = subprocess.run([sys.executable, "-m", "tests.sim", "x"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+
+
+def test_the_picture_shows_each_byte_of_a_session_once_on_its_path(tmp_path):
+    scenario = Scenario(seed=3, middleboxes=2, chain=1, sessions=1, reconfigurations=6, bytes=(60_000, 60_000))
+    outcome = run(scenario, tmp_path / "record")
+    assert outcome.done > 0
+    paths = []
+    for side in picture.read(tmp_path / "record", 0, 4):
+        ends = [first + length for _, first, length, _ in side.sent]
+        assert max(ends) == 60_001  # bytes since the SYN, which has a number of its own
+        assert sum(length for _, _, length, _ in side.sent) == 60_000  # nothing was lost, so nothing is sent again
+        paths.append(len({path for *_, path in side.sent}))
+        assert side.events
+    assert max(paths) > 1
+
+
+def test_a_long_search_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign, "CHUNK", 5)
+    (tmp_path / "sim").symlink_to(LIBRARY.parent / "sim")
+    campaign.run(tmp_path, 1, 10, 1, 0)
+    log = tmp_path / "log"
+    log.write_text(log.read_text() + '{"first": 11, "la')  # it was stopped here
+    total = campaign.run(tmp_path, 1, 20, 2, 0)
+    assert (total["seeds"], total["violations"]) == (20, 0)
+    assert json.loads((tmp_path / "summary.json").read_text()) == total
+    assert sorted(c.first for c in campaign.done(tmp_path)) == [1, 6, 11, 16]

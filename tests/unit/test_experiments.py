@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from lab import environment, experiments
+from lab import claims, environment, experiments
 from lab.experiments.framework import runner
 from lab.experiments.framework.figures import Drawing
 from lab.experiments.framework.recorder import Recorder
+from lab.freeze import LARGEST_RAW_BYTES, freeze
 from lab.results import BadRun, RunDirectory, Summary, claim
 from lab.topologies import BadSetting
 
@@ -172,3 +173,31 @@ def test_an_interval_stands_beside_its_value(experiment, tmp_path):
     run.write_summary(Summary.of(run, [claim("c", "ratio", "1", 0.98, "", ">= 0.9", ci95=(0.97, 0.99))], {"m": float("nan")}))
     assert "0.98 [0.97, 0.99]" in (run.path / "REPORT.md").read_text()
     assert json.loads((run.path / "summary.json").read_text())["metrics"] == {}
+
+
+def test_a_reference_run_leaves_large_raw_logs_out(experiment, tmp_path):
+    def measure(plan, record):
+        record("a", "x_us", 1.0)
+        (record.raw / "small").write_bytes(b"x" * LARGEST_RAW_BYTES)
+        (record.raw / "large").write_bytes(b"x" * (LARGEST_RAW_BYTES + 1))
+
+    experiment(measure)
+    run = runner.execute(asked(tmp_path / "runs")).run
+    frozen, left_out = freeze(run, tmp_path / "reference")
+    assert left_out == ["raw/large"] and [p.name for p in frozen.raw.iterdir()] == ["small"]
+    assert frozen.path == tmp_path / "reference" / "sample" and frozen.summary()["verdict"] == "holds"
+    assert freeze(run, tmp_path / "reference")[0].path == frozen.path
+
+
+def test_an_incomplete_run_is_no_reference(experiment, tmp_path):
+    experiment(lambda plan, record: (record("a", "x_us", 1.0), os.kill(os.getpid(), signal.SIGINT)))
+    with pytest.raises(BadRun, match=r"not complete \(interrupted\)"):
+        freeze(runner.execute(asked(tmp_path / "runs")).run, tmp_path / "reference")
+    assert not (tmp_path / "reference").exists()
+
+
+def test_every_claim_of_the_paper_has_an_answer_or_a_reason():
+    for row in claims.ROWS:
+        here, verdict = claims._answer(row)
+        assert bool(row.why) != bool(row.experiment) and here and verdict
+        assert "not in its reference run" not in verdict, f"{row.experiment} has no claim or metric {row.key}"

@@ -3,10 +3,11 @@
 
 import hashlib
 import hmac
+import os
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dysco_ns.agent import keys
@@ -17,6 +18,7 @@ def test_constants_and_one_block_agree_with_hashlib():
     assert struct.pack(">8I", *keys.compress(keys.INITIAL, padded)) == hashlib.sha256(b"abc").digest()
 
 
+@settings(deadline=None)  # of a machine that others use too
 @given(st.binary(min_size=16, max_size=64), st.binary(max_size=55))
 def test_hmac_from_prepared_states_agrees_with_hmac(key, message):
     states = keys.hmac_states(key)
@@ -33,3 +35,19 @@ def test_bad_key_files_are_refused_with_the_reason(tmp_path, content, mode, why)
     path.chmod(mode)
     with pytest.raises(keys.BadKey, match=why):
         keys.read_key(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_file_of_somebody_else_is_refused(tmp_path):
+    path = tmp_path / "key"
+    path.write_bytes(b"x" * 20)
+    path.chmod(0o600)
+    assert keys.read_key(path) == b"x" * 20
+    os.chown(path, 1234, -1)
+    with pytest.raises(keys.BadKey, match="belongs to user 1234"):
+        keys.read_key(path)
+
+
+def test_a_key_file_that_is_a_directory_is_refused(tmp_path):
+    with pytest.raises(keys.BadKey, match="directory"):
+        keys.read_key(tmp_path)

@@ -45,7 +45,8 @@ def move(a, b):
         end = bytes(part).index(b"\\r\\n\\r\\n") + 4
         b.sendall(b"HTTP/1.1 200 OK\\r\\nX-Added: yes" + bytes(part[15:end]))
         part = part[end:]
-    elif change == "header": b.sendall(bytes(part).replace(b"\\r\\n\\r\\n", b"\\r\\nConnection: close\\r\\n\\r\\n")); return True
+    elif change == "header" and part[:4] == b"GET ":
+        b.sendall(bytes(part)[:-2] + b"Connection: close\\r\\n\\r\\n"); return True
     while len(part): part = part[b.send(part):]
     return True
 while True:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dysco_ns.splice import SpliceRefused, splice
-from lab.tools import bulk
+from lab.tools import bulk, connect, flood
 from middleboxes.tcp_proxy import TcpProxy
 
 HOST = "127.0.0.1"
@@ -52,6 +52,26 @@ def test_bytes_through_the_proxy_are_equal_at_both_ends(tmp_path):
         assert proxy.counters()["accepted"] == 20
     assert (compared.sessions, compared.failed, compared.bytes_mismatched) == (20, 0, 0)
     assert compared.bytes_compared > 1_000_000
+
+
+def test_connects_and_the_ends_of_sessions_are_timed(tmp_path):
+    port, times = free_port(), tmp_path / "times"
+    with process(connect.server_command(HOST, port, times)):
+        closings = connect.Closings(times)
+        for _ in range(2):
+            out = subprocess.run(connect.client_command(HOST, port, 50), capture_output=True, text=True, check=True).stdout
+            opening, closing = [float(line) for line in out.split()], closings.next(50)
+            assert len(opening) == len(closing) == 50 and min(opening + closing) > 0.5
+
+
+@pytest.mark.parametrize("payload", [6, 1000])
+def test_every_segment_of_a_flood_has_the_payload_asked_for(payload):
+    port = free_port()
+    with process(flood.server_command(HOST, port)):
+        command = flood.client_command(HOST, port, sessions=3, payload=payload, ms=200)
+        counted = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert counted["segments"] > 100
+    assert counted["bytes"] == pytest.approx(counted["segments"] * payload, rel=0.02)  # acknowledged while it counts
 
 
 def corrupting_relay(listen, to, at):

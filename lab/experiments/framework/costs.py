@@ -7,12 +7,18 @@ Links are not shaped: the machine's CPU is the limit on purpose.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from lab.network import Lab
+from lab.statistics import Interval, median_interval
+from lab.tools import connect
 
 MODES = ("baseline", "dysco", "hmac")
+LENGTHS = (0, 1, 2, 3, 4)
+PORT = 5001  # those up to 5010 are chained, too
 
 
 @contextmanager
@@ -32,3 +38,27 @@ def on_cpu(nth: int, command: list[str]) -> list[str]:
     """The command on the first (0) or the second of the processors that we may use."""
     ours = sorted(os.sched_getaffinity(0))
     return ["taskset", "-c", str(ours[min(nth, len(ours) - 1)]), *command]
+
+
+def connect_times(lab: Lab, count: int) -> list[float]:
+    """Microseconds of so many connect()s.  A tenth more warms up neighbours and caches first and is left out."""
+    address, warm_up = lab.topology.host("server").address, count // 10
+    out = lab.run("client", on_cpu(0, connect.client_command(address, PORT, count + warm_up)))
+    return [float(line) for line in out.split()][warm_up:]
+
+
+# ---- analysis: quantities of `mode_length` by round ----
+
+
+def rounds_of(samples: Any, subject: str, quantity: str) -> list[float]:
+    """The median of a quantity in each round."""
+    rows = samples[(samples.subject == subject) & (samples.quantity == quantity)]
+    medians: list[float] = rows.groupby("round").value.median().tolist()
+    return medians
+
+
+def compared(a: Sequence[float], b: Sequence[float], how: str) -> tuple[float, Interval]:
+    """Round by round a over b ('ratio') or a less b ('difference'): the median, and its 95 % interval."""
+    pairs = zip(a, b, strict=True)
+    each = [x / y if how == "ratio" else x - y for x, y in pairs]
+    return statistics.median(each), median_interval(each)

@@ -67,7 +67,8 @@ class Drawing:
 
     def _sign(self, figure: Any, caption: str) -> None:
         """The caption below, the mark across."""
-        summary, low = self._summary, 0.25 / figure.get_figheight()
+        summary, line = self._summary, 0.19 / figure.get_figheight()
+        low = line * (2.2 if summary.suspicion else 1.3)
         figure.get_layout_engine().set(rect=(0, low, 1, 1 - low))
         words = [summary.experiment, f"profile {summary.profile}", caption]
         if summary.cpu_bound:
@@ -77,7 +78,7 @@ class Drawing:
         figure.text(0.01, 0.01, " · ".join(words), fontsize=8, color="#444444")
         if summary.suspicion:
             figure.text(0.5, 0.5, "SUSPECT", fontsize=60, color=ALARM, alpha=0.18, ha="center", va="center", rotation=25)
-            figure.text(0.99, 0.01, f"suspect: {summary.suspicion}", fontsize=8, color=ALARM, ha="right")
+            figure.text(0.01, 0.01 + line, f"suspect: {summary.suspicion}", fontsize=8, color=ALARM)
 
 
 Points = Sequence[tuple[float, float, tuple[float, float]]]  # x, the value, its interval

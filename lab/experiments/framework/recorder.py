@@ -19,7 +19,7 @@ from typing import Any
 from lab.measure import Sampler, machine_ticks
 from lab.results import RunDirectory
 
-HEAD = ("time_s", "subject", "quantity", "value")
+HEAD = ("time_s", "subject", "quantity", "value", "round")
 WATCH_S = 1.0
 Progress = Callable[[float, str], None]
 
@@ -44,16 +44,16 @@ class Recorder:
         self._writer = csv.writer(self._file)
         self._writer.writerow(HEAD)
         self._zero = time.monotonic()
-        self._muted = False
+        self._round: int | None = None  # of the current turn; negative: warm-up
         self._done, self._steps = 0, 0
 
     # ---- samples ----
 
     def __call__(self, subject: str, quantity: str, value: float, at: float | None = None) -> None:
         """`at`: seconds of the monotonic clock, now if not given."""
-        if not self._muted:
+        if self._round is None or self._round >= 0:
             at = time.monotonic() if at is None else at
-            self._writer.writerow((round(at - self._zero, 4), subject, quantity, round(value, 4)))
+            self._writer.writerow((round(at - self._zero, 3), subject, quantity, f"{value:.10g}", self._round))
 
     def all(self, subject: str, quantity: str, values: Sequence[float]) -> None:
         for value in values:
@@ -96,9 +96,9 @@ class Recorder:
             self.dice.shuffle(order)
             for mode in order:
                 self.step(f"{text} {mode}".strip())
-                self._muted = turn < 0
+                self._round = turn
                 yield Turn(turn, mode)
-                self._muted = False
+                self._round = None
 
     def sleep(self, seconds: float, text: str, since: float, whole: float) -> None:
         """Sleeps while the progress bar moves: the run began at `since` (monotonic) and takes `whole` seconds."""

@@ -7,14 +7,9 @@ from dataclasses import dataclass
 
 from tests.sim.mutants.mutant import Mutant
 
-PROXY = "proxies are not simulated: tests/net/test_proxy.py, test_deltas.py"
 # Functions that no simulated host calls (gcov says so), and what does.  Nothing is sampled there.
 ELSEWHERE = {
-    "command_splice": PROXY,
-    "splice_compatible": PROXY,
-    "command_trigger": PROXY,
-    "command_close": PROXY,
-    "tombstone_egress": PROXY + "; forwarders have nothing of their own to send",
+    "splice_compatible": "both sessions of a simulated proxy have timestamps or none: tests/net/test_proxy.py",
     "command_next": "classifiers are not simulated: tests/net/test_steering.py",
     "setup_bypass": "every host has an agent: tests/net/test_chain.py",
     "setup_fail": "every host has an agent: tests/net/test_chain.py",
