@@ -65,7 +65,7 @@ def changed(frame, dice):
 class Running:
     """The program with files for ports, which it reads again and again; they are configured as a daemon would."""
 
-    def __init__(self, tmp_path, wire, host):
+    def __init__(self, tmp_path, wire, host, started):
         self.out = tmp_path / "wire-out.pcap"
         path = tmp_path / "dpdk.sock"
         argv = [str(PROGRAM), "--wire", f"net_pcap0,rx_pcap={wire},tx_pcap={self.out},infinite_rx=1",
@@ -73,6 +73,7 @@ class Running:
                 "--socket", str(path), "--sessions", "512", "--no-huge"]  # fmt: skip
         environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}  # DPDK frees little when it ends
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        started.append(self.process)
         assert self.process.stdout.readline() == "ready\n", self.process.stderr.read()
         self.core = Core(DataPath(path, Btf(OBJECT)))
         self.core.programs.map("next_hop_table").put(512, {"address": BOX, "ifindex": 1, "resolved": 1, "from": OWN})
@@ -87,12 +88,21 @@ class Running:
         return self.process.returncode, errors
 
 
-def test_malformed_frames_are_counted_and_harm_nothing(tmp_path):
+@pytest.fixture
+def started():
+    """Processes that end with the test, however it ends."""
+    processes = []
+    yield processes
+    for process in processes:
+        process.kill()
+
+
+def test_malformed_frames_are_counted_and_harm_nothing(tmp_path, started):
     dice = random.Random(1)
     nothing, syns, hostile = (tmp_path / name for name in ("nothing.pcap", "syns.pcap", "hostile.pcap"))
     write_pcap(nothing, [bytes(60)])
     write_pcap(syns, [syn(30000 + i) for i in range(40)])
-    quiet = Running(tmp_path, nothing, syns)
+    quiet = Running(tmp_path, nothing, syns, started)
     time.sleep(0.5)
     counters = quiet.core.counters()
     assert quiet.end() == (0, "")
@@ -101,7 +111,7 @@ def test_malformed_frames_are_counted_and_harm_nothing(tmp_path):
     assert len(messages) == 40
 
     write_pcap(hostile, [changed(dice.choice(messages), dice) for _ in range(3000)])
-    attacked = Running(tmp_path, hostile, syns)
+    attacked = Running(tmp_path, hostile, syns, started)
     until = time.monotonic() + 3.0
     while time.monotonic() < until:
         attacked.core.expire(0.001, 0.001, 0.0)
