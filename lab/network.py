@@ -195,14 +195,22 @@ class Lab:
 
         key = self.key_file() if sign else None
         names = self.topology.names
-        having = [h.name for h in self.topology.hosts if h.agent and h.name in (only or names)]
-        targets = [AgentTarget(name, self.pid(name), key, names) for name in having]
+        hosts = [h for h in self.topology.hosts if h.agent and h.name in (only or names)]
+        having = [h.name for h in hosts]
+        for host in hosts:
+            if host.backend == "dpdk":
+                self._without_offloads(host)
+        targets = [AgentTarget(h.name, self.pid(h.name), key, names, backend=h.backend) for h in hosts]
         for handle in start_agents(targets):
             self.state.agents[handle.name] = state.Process.of(handle.pid, f"agent of {handle.name}")
         self.state.save()
         for policy in (p for p in self.topology.policies if p.at in having):
             fields = {"filter": policy.filter, "chain": list(policy.chain), "ends_at": policy.ends_at}
             self.agent(policy.at).request("policy_add", **fields)
+
+    def _without_offloads(self, host: Host) -> None:
+        """DPDK sees frames as they would be on a cable: the far end of the link segments them, and sums them."""
+        run(self.inside(host.behind, ["ethtool", "-K", f"to-{host.name}", "tx", "off"]))
 
     def stop_agents(self) -> None:
         """Takes the agents away, and their data path: the network is as it was without them."""

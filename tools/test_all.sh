@@ -32,6 +32,10 @@ for file in tests/unit tests/sim tests/model tests/fuzz tests/net/test_*.py; do
 	part "$(echo "$file" | tr / -)" .venv/bin/pytest -q "$file"
 done
 part again-reconfigure .venv/bin/pytest -q tests/net/test_reconfigure.py tests/net/test_options.py tests/net/test_mobility.py
+for backend in dpdk mixed; do
+	part "chain-on-$backend" env DYSCO_BACKEND=$backend .venv/bin/pytest -q tests/net/test_chain.py tests/net/test_reconfigure.py \
+		tests/net/test_sessions.py tests/net/test_types.py tests/net/test_heartbeat.py
+done
 part seeds build/sim 100001 "${SEEDS:-200000}"
 part sanitized-seeds build/sim-sanitized 300001 303000
 part experiments make -s experiments

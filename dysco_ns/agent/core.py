@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from dysco_ns.ebpf.events import EventRing
+from dysco_ns.ebpf.btf import Btf
 from dysco_ns.ebpf.libbpf import lib
-from dysco_ns.ebpf.loader import Programs
 from dysco_ns.netns import Interface
 
 CONFIG_EVENTS, CONFIG_TAG_OPTION = 1, 2
@@ -25,6 +24,49 @@ LIVE = ("session_started", "session_joined", "session_forgotten")
 ETHERTYPE = b"\x08\x00"
 
 Tuple4 = tuple[str, int, str, int]
+
+
+class Table(Protocol):
+    """A table of the data path, with its keys and values as Python values."""
+
+    def most(self) -> int: ...
+
+    def raw(self, key: bytes, bytes_: int) -> bytes | None: ...
+
+    def get(self, key: Any) -> Any | None: ...
+
+    def put(self, key: Any, value: Mapping[str, Any] | int) -> None: ...
+
+    def items(self) -> Iterator[tuple[Any, Any]]: ...
+
+
+class Events(Protocol):
+    """Where events come from: readable when there are some."""
+
+    def fileno(self) -> int: ...
+
+    def consume(self) -> None: ...
+
+
+class Backend(Protocol):
+    """A data path: ebpf.loader.Programs in the kernel, dpdk.client.DataPath in a process."""
+
+    @property
+    def btf(self) -> Btf: ...
+
+    @property
+    def parks(self) -> bool: ...
+
+    @property
+    def marks(self) -> bool: ...
+
+    def map(self, name: str) -> Table: ...
+
+    def attach(self, ifindex: int) -> str: ...
+
+    def run(self, name: str, data: bytes) -> tuple[int, int]: ...
+
+    def events(self, on_record: Callable[[bytes], None]) -> Events: ...
 
 
 @dataclass(frozen=True)
@@ -40,9 +82,9 @@ class Event:
 
 
 class Core:
-    """One namespace's programs and tables."""
+    """One namespace's data path and tables."""
 
-    def __init__(self, programs: Programs) -> None:
+    def __init__(self, programs: Backend) -> None:
         self.programs = programs
         btf = programs.btf
         self.btf = btf
@@ -185,8 +227,8 @@ class Core:
         v = self._event.decode(data)
         return Event(v["time_ns"], self._kinds.get(v["kind"], "?"), v["nonce"], v["txid"], v["value"], v["side"])
 
-    def event_ring(self, on_event: Any) -> EventRing:
-        return EventRing(self.programs.map("event_ring").fd, lambda data: on_event(self.decode_event(data)))
+    def event_ring(self, on_event: Any) -> Events:
+        return self.programs.events(lambda data: on_event(self.decode_event(data)))
 
 
 def beat_txid() -> int:

@@ -14,8 +14,9 @@ from typing import Any
 
 from dysco_ns import netns
 from dysco_ns.agent import requests
+from dysco_ns.agent.backends import forget, open_backend
 from dysco_ns.agent.changes import Patience, change_session
-from dysco_ns.agent.core import Core, Event, address_of_value, beat_txid
+from dysco_ns.agent.core import Core, Event, Events, address_of_value, beat_txid
 from dysco_ns.agent.domains import Domains
 from dysco_ns.agent.expiry import Expiry
 from dysco_ns.agent.hops import Hops
@@ -25,8 +26,6 @@ from dysco_ns.agent.parking import Parking
 from dysco_ns.agent.policies import Policies
 from dysco_ns.agent.triggers import Triggers
 from dysco_ns.ebpf.btf import Btf
-from dysco_ns.ebpf.events import EventRing
-from dysco_ns.ebpf.loader import Programs, remove
 
 LINE_BYTES = 1 << 20
 HOPS_S = 1.0
@@ -48,6 +47,8 @@ class Settings:
     domains: Mapping[str, bytes | None] = field(default_factory=dict)  # network -> key; `key` is everybody else's
     heartbeat_s: float = 0.0  # silence after which neighbours are asked whether they have a session still; 0: never
     throttle: int | None = None  # most bytes of window offered while a session is reconfigured
+    backend: str = "ebpf"
+    poll: bool = False  # dpdk: never sleeps
 
 
 class Daemon:
@@ -56,9 +57,8 @@ class Daemon:
     def __init__(self, settings: Settings, btf: Btf | None = None) -> None:
         self.settings = settings
         self.namespace = netns.inode(netns.path_of())
-        self.pins = netns.ensure_bpffs() / str(self.namespace)
         self.socket_path = netns.socket_path(self.namespace)
-        self.core = Core(Programs(self.pins, btf=btf))
+        self.core = Core(open_backend(settings.backend, self.namespace, btf, settings.poll))
         self.interfaces = netns.interfaces()
         self.policies = Policies(self.core, settings.names, self._configure, netns.policies_path(self.namespace))
         self.leader = Leader(self.core, self._outcome)
@@ -71,7 +71,7 @@ class Daemon:
         self.throttle = settings.throttle
         self.triggers = Triggers(self.core)
         self._work: set[asyncio.Future[Any]] = set()
-        self.tag_option = False
+        self.tag_option = not self.core.programs.marks
         self.parking = Parking(self.core)
         self.expiry = Expiry(self.core, settings.idle_s, settings.heartbeat_s)
 
@@ -178,7 +178,7 @@ class Daemon:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poke.wait(), min(max(due - time.monotonic(), 0.002), 1.0))
 
-    async def _read(self, ring: EventRing) -> None:
+    async def _read(self, ring: Events) -> None:
         """Events to which nobody must answer do not wake the daemon: they are read at this pace."""
         while True:
             ring.consume()
@@ -301,8 +301,8 @@ def run_here(settings: Settings, btf: Btf | None = None, ready: Any = None) -> N
 
 
 def forget_namespace(namespace: int) -> None:
-    """Removes the programs, maps, socket and log that an agent of this namespace left.  May run twice."""
-    remove(netns.BPFFS / str(namespace))
+    """Removes the data path, socket and log that an agent of this namespace left.  May run twice."""
+    forget(namespace)
     netns.socket_path(namespace).unlink(missing_ok=True)
     netns.policies_path(namespace).unlink(missing_ok=True)
     netns.log_path(namespace).unlink(missing_ok=True)

@@ -54,12 +54,14 @@ class Waiting:
 
 
 class Parking:
-    """Of one agent; `index` of its interface is 0 where there can be none (no /dev/net/tun)."""
+    """Of one agent; `index` of its interface is 0 where there can be none (no /dev/net/tun, or no parking)."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._waiting = Waiting()
         self.index = 0
+        if not core.programs.parks:
+            return
         try:
             self._fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         except OSError:

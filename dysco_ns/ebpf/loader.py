@@ -12,12 +12,13 @@ import hashlib
 import os
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dysco_ns.ebpf import libbpf
 from dysco_ns.ebpf.btf import Btf
+from dysco_ns.ebpf.events import EventRing
 from dysco_ns.ebpf.libbpf import BpfError, bpf, check, lib
 from dysco_ns.ebpf.maps import Codec, Integer, Map
 
@@ -59,6 +60,9 @@ def digest(path: Path) -> str:
 
 class Programs:
     """The programs and maps of one namespace, loaded or found pinned under `pins`."""
+
+    marks = True  # a SYN keeps its mark through the kernel
+    parks = True  # segments can wait at an interface of the daemon's
 
     def __init__(self, pins: Path, object_path: Path = OBJECT, btf: Btf | None = None) -> None:
         if not object_path.exists():
@@ -189,6 +193,10 @@ class Programs:
         o = libbpf.TestRun(sz=c.sizeof(libbpf.TestRun), data_in=c.addressof(buffer), data_size_in=len(data), repeat=repeat)
         check(lib.bpf_prog_test_run_opts(self._programs[name], c.byref(o)), f"running {name}")
         return int(o.retval), int(o.duration)
+
+    def events(self, on_record: Callable[[bytes], None]) -> EventRing:
+        """The ring of events: `on_record` gets each as it lies there."""
+        return EventRing(self.map("event_ring").fd, on_record)
 
     def close(self) -> None:
         for fd in (*self._maps.values(), *self._programs.values()):

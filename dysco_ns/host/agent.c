@@ -4,7 +4,7 @@
 
 #include "port.h"
 #include "segment.h"
-#include "datapath.h"
+#include "steps.h"
 
 enum { HOST_FIRST_PORT = 20000, HOST_PORTS = 6384, COMMAND_ROOM = 512 };
 
@@ -57,28 +57,6 @@ void agent_free(struct agent *a)
 struct config *agent_config(struct agent *a) { return &a->config; }
 struct policy *agent_policy(struct agent *a, u32 slot) { return &a->policy[slot % MAX_POLICIES]; }
 void agent_set_time(struct agent *a, u64 now_ns) { a->now = now_ns; }
-
-/* The steps after a fast program, as tail calls go from one to the next. */
-static int steps(struct packet *p, int verdict)
-{
-	for (;;) {
-		switch (verdict) {
-		case NEXT_SETUP_EGRESS: verdict = setup_egress(p); break;
-		case NEXT_SETUP_INGRESS: verdict = setup_ingress(p); break;
-		case NEXT_EDGE_EGRESS: verdict = edge_egress(p); break;
-		case NEXT_EDGE_INGRESS: verdict = edge_ingress(p); break;
-		case NEXT_ANCHOR_EGRESS: verdict = anchor_egress(p); break;
-		case NEXT_ANCHOR_INGRESS: verdict = anchor_ingress(p); break;
-		case NEXT_CONTROL: verdict = control_ingress(p); break;
-		case NEXT_LOCK: verdict = lock_step(p); break;
-		case NEXT_ANSWER: verdict = answer_step(p); break;
-		case NEXT_RELEASE: verdict = release_step(p); break;
-		case NEXT_TOMBSTONE: verdict = tombstone_egress(p); break;
-		case NEXT_ICMP: verdict = icmp_ingress(p); break;
-		default: return verdict;
-		}
-	}
-}
 
 static void begin(struct agent *a, struct packet *p)
 {

@@ -3,7 +3,6 @@
 #ifndef DYSCO_HOST_PORT_H
 #define DYSCO_HOST_PORT_H
 #include "agent.h"
-#include "checksum.h"
 #include "scratch.h"
 #include "sequence.h"
 #include "table.h"
@@ -37,20 +36,8 @@ INLINE void *port_data_end(struct packet *p) { return p->data + p->length; }
 INLINE u32 port_length(struct packet *p) { return p->length; }
 INLINE int port_pull(struct packet *p, u32 n) { return p->length < n ? -1 : 0; }
 INLINE u32 port_gso_size(struct packet *p) { return p->gso_size; }
-INLINE int port_load(struct packet *p, u32 at, void *to, u32 n)
-{
-	if (at > p->length || n > p->length - at)
-		return -1;
-	memcpy(to, p->data + at, n);
-	return 0;
-}
-INLINE int port_store(struct packet *p, u32 at, const void *from, u32 n)
-{
-	if (at > p->length || n > p->length - at)
-		return -1;
-	memcpy(p->data + at, from, n);
-	return 0;
-}
+#include "linear.h"
+
 INLINE int port_resize(struct packet *p, u32 n)
 {
 	if (n > PACKET_BYTES)
@@ -60,37 +47,6 @@ INLINE int port_resize(struct packet *p, u32 n)
 	p->length = n;
 	return 0;
 }
-/* Every checksum here is a whole one. */
-INLINE void port_checksum_at(struct packet *p, u16 *field, const struct checksum_change *change)
-{
-	(void)p;
-	*field = checksum_apply(*field, (u64)fold32(change->pseudo) + fold32(change->tcp));
-}
-INLINE void port_checksum(struct packet *p, u64 pseudo, u64 tcp)
-{
-	struct checksum_change change = { pseudo, tcp };
-	u16 field;
-
-	memcpy(&field, p->data + AT_TCP_CHECKSUM, 2);
-	port_checksum_at(p, &field, &change);
-	memcpy(p->data + AT_TCP_CHECKSUM, &field, 2);
-}
-INLINE u32 port_sum(const void *from, u32 n, u32 seed)
-{
-	const u8 *bytes = from;
-	u64 sum = seed;
-
-	for (u32 i = 0; i + 1 < n; i += 2)
-		sum += (u32)bytes[i] | (u32)bytes[i + 1] << 8;
-	if (n & 1)
-		sum += bytes[n - 1];
-	return fold32(sum);
-}
-INLINE u64 port_sum_change(const u8 *old, const u8 *new)
-{
-	return (u64)port_sum(new, 64, 0) + (u32)~port_sum(old, 64, 0);
-}
-
 /* ---- tables ---- */
 
 #define HOST_TABLE(name, key_type, value_type)                                                               \
@@ -231,21 +187,6 @@ INLINE void port_deliver_copy(struct packet *p, u32 ifindex)
 	host_copy(p, WAY_LOCAL);
 }
 
-/* Sums a segment anew. */
-static void host_checksum(struct packet *p)
-{
-	struct wire_ip *ip = (struct wire_ip *)(p->data + AT_IP);
-	struct wire_tcp *tcp = (struct wire_tcp *)(ip + 1);
-	u32 bytes = p->length - AT_TCP;
-
-	ip->total_length = be16_of(20 + bytes);
-	ip->checksum = 0;
-	ip->checksum = (u16)~fold16(port_sum(ip, 20, 0));
-	tcp->checksum = 0;
-	u64 pseudo = (u64)ip->src + ip->dst + be16_of(PROTOCOL_TCP) + be16_of(bytes);
-	tcp->checksum = (u16)~fold16(port_sum(tcp, bytes, fold32(pseudo)));
-}
-
 /* A piece of the packet in hand leaves under the header of the emission in scratch. */
 static void host_piece(const struct packet *p, const struct emission *m)
 {
@@ -253,15 +194,10 @@ static void host_piece(const struct packet *p, const struct emission *m)
 
 	if (!piece)
 		return;
-	struct wire_ip *ip = (struct wire_ip *)(piece->data + AT_IP);
-	memmove(piece->data + AT_TCP + m->header, piece->data + AT_TCP + m->header + m->from, m->length);
-	memcpy(piece->data + AT_TCP, m->new, m->header);
-	ip->src = m->to.src;
-	ip->dst = m->to.dst;
-	piece->length = AT_TCP + m->header + m->length;
+	piece->length = piece_shape(piece, m);
 	if (m->length <= piece->gso_size)
 		piece->gso_size = 0;
-	host_checksum(piece);
+	checksum_anew(piece);
 }
 INLINE void port_emit(struct packet *p)
 {
@@ -290,7 +226,7 @@ static int port_split_finish(struct packet *p)
 {
 	if (p->length - AT_TCP - here->scratch.segment.header <= p->gso_size)
 		p->gso_size = 0;
-	host_checksum(p);
+	checksum_anew(p);
 	return 0;
 }
 

@@ -77,16 +77,22 @@ def agent_run(
     domain: Annotated[
         Optional[list[str]], typer.Option(metavar="NETWORK=KEYFILE", help="agents with another key (NETWORK=: none); repeatable")
     ] = None,
+    backend: Annotated[str, typer.Option(metavar="ebpf|dpdk", help="the data path: programs in the kernel, or DPDK")] = "ebpf",
+    poll: Annotated[bool, typer.Option("--poll", help="dpdk: never sleeps, takes a whole processor")] = False,
 ) -> None:
     """Runs the agent of a namespace (default: this one) in the foreground until Ctrl-C."""
+    from dysco_ns.agent.backends import BACKENDS
     from dysco_ns.agent.daemon import Settings, run_here
     from dysco_ns.agent.domains import BadDomain, parse_domains
     from dysco_ns.agent.keys import BadKey, read_key
     from dysco_ns.agent.policies import BadPolicy, preload
+    from dysco_ns.dpdk.process import StartFailed
     from dysco_ns.ebpf.loader import LayoutMismatch, LoadFailed
 
     if os.geteuid():
-        fail("an agent loads eBPF programs and needs root: run it with sudo")
+        fail("an agent takes over its namespace's interfaces and needs root: run it with sudo")
+    if backend not in BACKENDS:
+        fail(f"--backend {backend}: {' or '.join(BACKENDS)}", 2)
     if path and pid:
         fail("give --netns or --pid, not both", 2)
     try:
@@ -102,9 +108,11 @@ def agent_run(
             domains=parse_domains(domain or []),
             heartbeat_s=heartbeat,
             throttle=_throttle(throttle),
+            backend=backend,
+            poll=poll,
         )
         run_here(settings, ready=lambda: print("ready", flush=True))
-    except (BadKey, BadDomain, BadPolicy, LayoutMismatch, LoadFailed, OSError) as error:
+    except (BadKey, BadDomain, BadPolicy, LayoutMismatch, LoadFailed, StartFailed, OSError) as error:
         fail(str(error))
 
 

@@ -26,6 +26,7 @@ NAMES = (
     "maintenance",
     "loadbalancer",
     "bench",
+    "bench-dpdk",
 )
 PROFILES = ("quick", "paper")
 

@@ -92,21 +92,22 @@ def measure(flows: int, rounds: int, seed: int) -> Iterator[tuple[str, float]]:
     netns.ensure_bpffs()
     with _namespace() as path, netns.entered(path):
         inode = netns.inode(path)
-        core = Core(Programs(netns.BPFFS / str(inode)))
+        programs = Programs(netns.BPFFS / str(inode))
+        core = Core(programs)
         try:
             core.configure([], domains=[], events=False, policy_slots=0)
-            core.programs._programs["empty"] = _empty_program()
+            programs._programs["empty"] = _empty_program()
             leaving, arriving = _fill(core, flows, random.Random(seed))
             for _ in range(rounds):
-                empty = _ns(core.programs, "empty", leaving)
+                empty = _ns(programs, "empty", leaving)
                 yield "empty_ns", empty
-                yield "egress_ns", _ns(core.programs, "dysco_egress", leaving) - empty
-                yield "ingress_ns", _ns(core.programs, "dysco_ingress", arriving) - empty
+                yield "egress_ns", _ns(programs, "dysco_egress", leaving) - empty
+                yield "ingress_ns", _ns(programs, "dysco_ingress", arriving) - empty
             visited = sum(1 for _, e in core.egress_map.items() if e["packets"])
             if visited != flows:
                 raise RuntimeError(f"the ring was left after {visited} of {flows} flows: the figures mean nothing")
         finally:
-            core.programs.close()
+            programs.close()
             forget_namespace(inode)
 
 

@@ -33,6 +33,7 @@ class Host:
     rate_mbps: float | None = None  # of its link, each direction
     behind: str = ROUTER  # the router or the edge that its link leads to
     agent: bool = True
+    backend: str = "ebpf"  # of its agent
 
     @property
     def address(self) -> str:

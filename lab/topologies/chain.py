@@ -4,6 +4,7 @@
 With edges=on client and server have no agents: they are behind edge1 and edge2, which begin and end the chain; with
 edges=left or right only one of them.  With gate=nat (or on) or gate=firewall the client is behind a NAT or a strict
 firewall that has no agent.
+With backend=dpdk the agents are DPDK processes, with backend=mixed those of every other host.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ PORTS = "5001-5010"
 KINDS = ("router", "firewall", "nat")
 EDGES = ("off", "on", "left", "right")
 GATES = {"off": "", "on": "nat", "nat": "nat", "firewall": "firewall"}
+BACKENDS = ("ebpf", "dpdk", "mixed")
 
 
 def build(settings: Settings) -> Topology:
     """Settings: middleboxes 0..8, initial (the first so many are on the chain of new sessions; default all), kind,
-    edges, gate, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
+    edges, gate, backend, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
 
     Without agents the router sends the same traffic through the same middleboxes by static rules.
     """
@@ -45,10 +47,11 @@ def build(settings: Settings) -> Topology:
             raise BadSetting(f"topology chain: the client is behind an edge or a gate, not both: edges={edges}, gate={gate}")
         client = replace(client, behind="gate")
         boxes += (Host("gate", count + 4, gate, rate, agent=False),)
+    backend = settings.choice("backend", "ebpf", BACKENDS)
     names = tuple(box.name for box in boxes[:initial])
     return Topology(
         "chain",
-        (client, *boxes, server),
+        tuple(_with_backend(host, backend) for host in (client, *boxes, server)),
         agents=agents,
         sign=settings.switch("hmac", False),
         shaper=settings.choice("shaper", "htb", ("htb", "tbf")),
@@ -57,3 +60,8 @@ def build(settings: Settings) -> Topology:
         steer=() if agents else names,
         settings=settings.used,
     )
+
+
+def _with_backend(host: Host, backend: str) -> Host:
+    dpdk = backend == "dpdk" or (backend == "mixed" and host.index % 2 == 1)
+    return replace(host, backend="dpdk") if dpdk and host.agent else host

@@ -17,6 +17,8 @@ from middleboxes.iptables import Firewall
 
 LONG_S = 150.0
 
+BACKEND = os.environ.get("DYSCO_BACKEND", "")  # runs every test of a chain on this one: make test-all
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
 
@@ -28,11 +30,14 @@ def _root():
 
 @pytest.fixture
 def lab_of():
-    """Starts a topology, by its name with settings or as it is; at most one at a time."""
+    """Starts a topology, by its name with settings or as it is; at most one at a time.  Chains are on the backend that
+    DYSCO_BACKEND names."""
     labs = []
 
     def start(topology, **settings):
         if isinstance(topology, str):
+            if topology == "chain" and BACKEND:
+                settings.setdefault("backend", BACKEND)
             topology = build(topology, {key: str(value) for key, value in settings.items()})
         lab = Lab(topology)
         labs.append(lab)

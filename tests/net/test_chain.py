@@ -60,7 +60,7 @@ def test_a_host_with_another_key_is_refused_and_counted(lab_of, tmp_path):
     path = tmp_path / "other.key"
     path.write_text("another-key-entirely")
     path.chmod(0o600)
-    agent = start_agents([AgentTarget("mb1", lab.pid("mb1"), path)])[0]
+    agent = start_agents([AgentTarget("mb1", lab.pid("mb1"), path, backend=lab.topology.host("mb1").backend)])[0]
     try:
         connect = lab.inside(
             "client", ["timeout", "2", "bash", "-c", f"echo > /dev/tcp/{lab.topology.host('server').address}/5001"]
