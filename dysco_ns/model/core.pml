@@ -53,6 +53,7 @@ hidden int told, refusal, stale, at;
 #define granted(t)  (outcome[t] == handshake || outcome[t] == ready)
 #define active(t)   (waiting(t) || outcome[t] == ready)
 #define ended(t)    (outcome[t] == done || outcome[t] == refused || outcome[t] == cancelled)
+#define gives_up(t) (cancelling[t] && active(t))
 #define decided(t)  (granted(t) || ended(t))
 #define QUIET       (flight[0] == 0)
 
@@ -103,7 +104,7 @@ inline heard()
 	};
 	assert(!told);          /* what is wrong is in the output */
 	assert(EXPECTED);
-	surprised = surprised || (stale && !(cancelling[1] && at == LEFT1) && !(cancelling[2] && at == LEFT2));
+	surprised = surprised || (stale && !(gives_up(1) && at == LEFT1) && !(gives_up(2) && at == LEFT2));
 	hear(1);
 	hear(2);
 	assert(LOCKS_APART)
@@ -183,7 +184,7 @@ end:
 #define DRAINED(t) d_step { MAY_RELEASE(t) && due[t] -> due[t] = false; ask(t, ASK_RELEASE) }
 #define RELEASES(t) d_step { MAY_RELEASE(t) && QUIET && repeats[t] -> repeats[t]--; repeated = true; ask(t, ASK_RELEASE) }
 #define CANCELS_(t) d_step { cancels && waiting(t) -> cancels--; ask(t, ASK_CANCEL); cancelling[t] = active(t) && !refusal }
-#define GIVES_UP(t) d_step { QUIET && cancelling[t] -> cancelling[t] = false; ask(t, ASK_FORGET_RIGHT) }
+#define GIVES_UP(t) d_step { QUIET && gives_up(t) -> ask(t, ASK_FORGET_RIGHT) }
 /* by time: nothing that was sent before the old path ended is under way any more */
 #define FORGETS_LEFT(t)  d_step { QUIET && forget_left[t] -> forgets(t, ASK_FORGET_RIGHT, forget_left[t]) }
 #define FORGETS_RIGHT(t) d_step { QUIET && forget_right[t] -> forgets(t, ASK_FORGET_LEFT, forget_right[t]) }
