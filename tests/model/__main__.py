@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""make verify: every configuration of the models, and of the core itself, under Spin, a table, results/verify/<run>/summary.json."""
+"""make verify: every configuration of the models and of the core under Spin, a table, results/verify/<run>/summary.json."""
 
 from __future__ import annotations
 

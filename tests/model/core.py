@@ -11,7 +11,8 @@ from tests.model import Configuration
 from tests.sim.mutants.by_hand import BY_HAND
 from tests.sim.mutants.mutant import Mutant
 
-DEFAULTS = {"BESIDE": 0, "ATTEMPTS": 1, "THROUGH1": 0, "LEFT2": 0, "RIGHT2": 0, "THROUGH2": 0, "MOVES": 0, "LOSSES": 0, "HASTE": 0, "CANCELS": 0,
+DEFAULTS = {"BESIDE": 0, "ATTEMPTS": 1, "THROUGH1": 0, "LEFT2": 0, "RIGHT2": 0, "THROUGH2": 0, "MOVES": 0,
+            "LOSSES": 0, "HASTE": 0, "CANCELS": 0,
             "BYTES_LEFT": 0, "BYTES_RIGHT": 0, "FINS": 0, "REPEATS": 2}  # fmt: skip
 PHRASES = {"LOSSES": "{} lost", "HASTE": "{} too early", "CANCELS": "{} cancelled"}
 MOST_HOSTS = 4
@@ -107,7 +108,8 @@ CONTROLS = (
             Mutant("cancel leaves a middlebox locked", "release.h", "return lock_answer_passes(p, x, s, nonce, 0);",
                    "return lock_answer_passes(p, x, s, nonce, 1);")),
     control(one(3, (0, 2), CANCELS=1),
-            Mutant("a cancelled attempt goes on", "newpath.h", "u32 cancelled = r->flags & RECONFIG_CANCEL;", "u32 cancelled = 0;")),
+            Mutant("a cancelled attempt goes on", "newpath.h", "u32 cancelled = r->flags & RECONFIG_CANCEL;",
+                   "u32 cancelled = 0;")),
     control(two(4, (0, 2), (1, 3), CANCELS=1),
             Mutant("cancel forgets a held request", "release.h",
                    "return s->held.txid ? held_refuse(p, nonce) : VERDICT_DROP;\n\t}\n\treturn", "}\n\treturn")),

@@ -13,7 +13,7 @@ CONFIGURATIONS = (
     core.one(3, (1, 2), MOVES=2, LOSSES=1),
     core.two(4, (0, 2), (1, 3), LOSSES=1),
 )
-CONTROLS = [c for c in core.CONTROLS if c.mutant and "cancel" in c.mutant.name or not c.mutant]
+CONTROLS = [c for c in core.CONTROLS if (c.mutant and "cancel" in c.mutant.name) or not c.mutant]
 SHARED = next(c for c in core.CONTROLS if c.model == "shared")
 
 
