@@ -63,6 +63,8 @@ def quick() -> list[Configuration]:
         one(3, (0, 2), through=True, CANCELS=1),
         one(3, (0, 1), MOVES=1, LOSSES=1),
         one(3, (1, 2), MOVES=2, LOSSES=1),
+        one(2, (0, 1), BYTES_LEFT=1, LOSSES=1),
+        one(2, (0, 1), BYTES_RIGHT=1),
         two(3, (0, 2), (0, 2), LOSSES=1),
         two(3, (0, 2), (1, 2), LOSSES=1),
         two(3, (0, 1), (1, 2)),
@@ -81,10 +83,13 @@ def larger() -> list[Configuration]:
         two(4, (0, 2), (1, 3), LOSSES=1, CANCELS=1),
         *(one(hosts, (0, hosts - 1), LOSSES=2, HASTE=1) for hosts in range(2, MOST_HOSTS + 1)),
         *(one(hosts, (0, hosts - 1), through=True, LOSSES=1, CANCELS=1, HASTE=1) for hosts in range(2, MOST_HOSTS + 1)),
-        *(one(2, (0, 1), MOVES=who, BYTES_LEFT=1) for who in (1, 2)),
-        *(one(2, (0, 1), **{side: 1}) for side in ("BYTES_LEFT", "BYTES_RIGHT")),
-        one(2, (0, 1), through=True, BYTES_LEFT=1),
-        one(3, (0, 2), BYTES_LEFT=1),
+        *(one(2, (0, 1), MOVES=who, BYTES_LEFT=1, LOSSES=1) for who in (1, 2)),
+        one(2, (0, 1), BYTES_LEFT=1, BYTES_RIGHT=1),
+        one(2, (0, 1), BYTES_LEFT=2),
+        one(2, (0, 1), BYTES_LEFT=1, FINS=1),
+        one(2, (0, 1), BYTES_LEFT=1, LOSSES=1, CANCELS=1),
+        *(one(2, (0, 1), through=True, LOSSES=1, **{side: 1}) for side in ("BYTES_LEFT", "BYTES_RIGHT")),
+        *(one(3, (0, 2), through=through, BYTES_LEFT=1) for through in (False, True)),
     ]
 
 
