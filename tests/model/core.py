@@ -118,7 +118,7 @@ CONTROLS = (
     control(two(4, (0, 2), (1, 3), CANCELS=1),
             Mutant("cancel forgets a held request", "release.h",
                    "return s->held.txid ? held_refuse(p, nonce) : VERDICT_DROP;\n\t}\n\treturn", "}\n\treturn")),
-    control(one(2, (0, 1), BYTES_LEFT=1), by_hand("cutoff one byte early")),
+    control(one(2, (0, 1), BYTES_LEFT=2), by_hand("cutoff one byte early")),
     control(one(2, (0, 1), BYTES_LEFT=1), by_hand("beta off by one")),
     replace(two(3, (0, 2), (1, 2), SEEDED_SHARED=1), control=True, name="core: tables that two processors change at once"),
     Configuration("shared", "shared: two agents change a variable of C", (), control=True),
