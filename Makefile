@@ -154,7 +154,7 @@ test: static $(SIMULATORS) dpdk dpdk-sanitized ## proves the code: static checks
 test-all: static $(SIMULATORS) dpdk dpdk-sanitized ## every protocol case and the long searches (hours); goes on where it was interrupted
 	@$(SUDO) tools/test_all.sh
 
-verify: build ## the protocol's models under Spin: contention for locks, data on two paths with betas
+verify: build ## models and core under Spin: contention for locks, cancel, data on two paths with betas
 	@$(VENV)/python -m tests.model $(PROFILE)
 
 fuzz: build ## libFuzzer on the core for TIME seconds (default 60), under sanitizers

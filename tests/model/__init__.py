@@ -59,8 +59,8 @@ def check(configuration: Configuration, work: Path) -> Verdict:
     started = time.monotonic()
     generate = ["spin", "-a", *configuration.defines(), str(configuration.source)]
     subprocess.run(generate, cwd=work, check=True, capture_output=True)
-    left_out = "-DNOREDUCE" if configuration.reduced else ""
-    compiler = ["gcc", "-O2" if configuration.large else "-O0", *(flag for flag in FLAGS if flag != left_out)]
+    flags = [flag for flag in FLAGS if not (configuration.reduced and flag == "-DNOREDUCE")]
+    compiler = ["gcc", "-O2" if configuration.large else "-O0", *flags]
     hosts = [f"-I{library.SOURCES}", *library.objects(configuration.mutant)] if configuration.model == "core" else []
     subprocess.run([*compiler, "-o", "pan", "pan.c", *hosts], cwd=work, check=True, capture_output=True)
     said = subprocess.run([work / "pan", f"-m{DEPTH}"], cwd=work, capture_output=True, text=True, check=False).stdout

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""make verify: every configuration of both models under Spin, a table, results/verify/<run>/summary.json."""
+"""make verify: every configuration of the models and of the core under Spin, a table, results/verify/<run>/summary.json."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ HEAD = f"{'configuration':52} {'states':>9} {'transit.':>10} {'depth':>6} {'MB':
 def jobs_of(profile: str) -> list[Configuration]:
     quick = [*core.quick(), *core.CONTROLS, *twopaths.quick(), *twopaths.CONTROLS, *lock.CONTROLS]
     if profile == "full":
-        return [*quick, *lock.contentions(3), *core.larger(), *twopaths.larger(), *twopaths.LARGE_CONTROLS]
-    return [*quick, *lock.contentions(1)]
+        return [*quick, *lock.contentions(3), *lock.cancels(1), *core.larger(), *twopaths.larger(), *twopaths.LARGE_CONTROLS]
+    return [*quick, *lock.contentions(1), *lock.cancels(0)]
 
 
 def line(configuration: Configuration, v: Verdict, kept: bool) -> str:

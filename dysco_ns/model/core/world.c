@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "frozen.h"
+#include "segment.h"
+#include "message.h"
 #include "numbers.h"
 #include "stack.h"
 #include "trace.h"
@@ -189,9 +191,12 @@ static u32 told_at_left(const struct event *e)
 	return 0;
 }
 
+static int undone;
 static void hear(int who)
 {
 	struct event e;
+
+	undone = 0;
 
 	while (agent_event(agent[who], &e)) {
 		if (!e.txid || e.txid > WORLD_ATTEMPTS)
@@ -200,7 +205,19 @@ static void hear(int who)
 			now->told[e.txid] |= told_at_left(&e);
 		else if (e.kind == EVENT_OLD_PATH_GONE && e.side == SIDE_LEFT)
 			now->told[e.txid] |= TOLD_GONE_RIGHT;
+		else if (e.kind == EVENT_CANCELLED && e.side == SIDE_LEFT)
+			undone = 1;
 	}
+}
+
+/* A cancel has come to its right anchor, and has found nothing to undo: it has overtaken the request. */
+static int overtakes(const struct question *q)
+{
+	if (q->doing != ARRIVES)
+		return 0;
+	const struct bytes *b = bytes_of(&messages_seen, q->what);
+	const u8 *m = b->at + AT_OPTIONS + 4; /* behind the option that marks it */
+	return b->length == AT_OPTIONS + 4 + CONTROL_BYTES && m[3] == MESSAGE_CANCEL && q->who == (u32)attempts[m[19]].right && !undone;
 }
 
 /* What must not be counted, whatever happens to messages: none is damaged, tables have room, every host has a route. */
@@ -279,6 +296,7 @@ static struct answer take_step(const struct question *q, u8 rubbish)
 	act(q);
 	hear((int)q->who);
 	counted((int)q->who);
+	now->stale |= (u32)overtakes(q);
 	memcpy(bytes, &stack, sizeof(stack));
 	a.host = number_of(&hosts_seen, bytes, (u32)sizeof(stack) + freeze(agent[q->who], bytes + sizeof(stack)));
 	a.wrong = complaint;
@@ -305,6 +323,15 @@ static const struct answer *answer_to(const struct question *q)
 	return &answers[number];
 }
 
+/* By what they say, not by number: numbers are given as a search goes, and a trail must be read in another process. */
+static int goes_before(short a, short b)
+{
+	const struct bytes *x = bytes_of(&messages_seen, (u32)a), *y = bytes_of(&messages_seen, (u32)b);
+	int differ = memcmp(x->at, y->at, x->length < y->length ? x->length : y->length);
+
+	return differ ? differ < 0 : x->length < y->length;
+}
+
 static void put_in(short *flight, short message)
 {
 	int at = FLIGHT - 1;
@@ -313,7 +340,7 @@ static void put_in(short *flight, short message)
 		wrong("too many messages under way");
 		return;
 	}
-	for (; at && flight[at - 1] < message; at--)
+	for (; at && (!flight[at - 1] || goes_before(message, flight[at - 1])); at--)
 		flight[at] = flight[at - 1];
 	flight[at] = message;
 }
