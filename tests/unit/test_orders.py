@@ -39,7 +39,8 @@ class Agents:
                 left = {"a": None, "b": None, "mb1": end, "server": "mb1"}[host]
                 right = {"a": "mb1", "b": "mb1", "mb1": "server", "server": None}[host]
                 if s not in self.gone and (host not in ENDS or host == end):
-                    found[s] = {"id": s, "neighbours": {"left": left, "right": right}, "spliced_to": None}
+                    known, neighbours = {"left": s, "right": s}, {"left": left, "right": right}
+                    found[s] = {"id": s, "known_as": known, "neighbours": neighbours, "spliced_to": None}
         return found
 
     def client(self, host):
