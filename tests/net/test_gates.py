@@ -3,7 +3,7 @@
 
 import pytest
 
-from lab.network import LabFailed, wait_until
+from lab.network import wait_until
 from middleboxes.tcp_proxy import TcpProxy
 from tests.net.conftest import (
     counters,
@@ -18,7 +18,6 @@ from tests.net.conftest import (
 
 PORT = 5001
 long = pytest.mark.long
-LEFTWARD = "a leftward SYN has the reverse of the five-tuple that requests have: a connection tracker takes them for one"
 
 
 def unharmed(lab, talk, count=10):
@@ -45,7 +44,6 @@ def test_a_strict_firewall_between_agents(lab_of, tmp_path):
 
 
 @long
-@pytest.mark.xfail(strict=True, raises=LabFailed, reason=LEFTWARD)
 def test_a_strict_firewall_and_those_that_ask_from_the_other_side(lab_of, tmp_path):
     """A proxy beyond the firewall asks to leave: the trigger and the heartbeats go leftward, as connections of their own."""
     lab = lab_of("chain", middleboxes=1, initial=0, gate="firewall", hmac="on", rate=200)
@@ -62,7 +60,6 @@ def test_a_strict_firewall_and_those_that_ask_from_the_other_side(lab_of, tmp_pa
 
 
 @long
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=LEFTWARD)
 def test_heartbeats_pass_a_strict_firewall(lab_of, tmp_path):
     lab = lab_of("chain", middleboxes=1, gate="firewall", hmac="on")
     for host in lab.state.agents:

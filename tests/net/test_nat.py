@@ -148,7 +148,6 @@ def test_two_clients_that_use_the_same_source_port(lab_of, tmp_path, kind):
 
 
 @long
-@pytest.mark.xfail(strict=True, reason="the entry that waits for the SYN of an unchanged five-tuple is never dropped")
 def test_a_nat_leaves_nothing(lab_of, tmp_path):
     lab = lab_of("chain", middleboxes=1, kind="nat")
     server = lab.topology.host("server").address

@@ -236,7 +236,6 @@ def test_one_of_several_chains_is_reconfigured(two_chains, tmp_path, which):
 
 
 @long
-@pytest.mark.xfail(reason="the first flight of a warm sender on a new path between forwarding anchors may overrun its window")
 def test_a_firewall_between_forwarding_anchors_sees_nothing_invalid(two_chains, tmp_path):
     with talking(two_chains, tmp_path) as talk:
         for _ in range(5):
