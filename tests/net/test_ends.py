@@ -72,6 +72,7 @@ def settling(lab):
 STATES = {f.__name__: f for f in (locking, handshake, two_paths, settling)}
 QUICK = {("two_paths", "fin", "client"), ("locking", "reset", "server"), ("handshake", "reset", "client")}
 
+
 def _marks(state, how, end):
     return () if (state, how, end) in QUICK else long
 
