@@ -283,6 +283,10 @@ INLINE void see_tsval(struct seen *seen, u32 tsval)
 	}
 }
 
+/* While both paths of a reconfiguration live windows are told by the old one, and a sender may use what it allows before a
+ * firewall on the new path has heard of it.  So there the field says this: wide open for firewalls, nothing to agents. */
+enum { WINDOW_OPEN = 65535 };
+
 /* Raises what an entry has seen by this segment, in the local session's sequence space. */
 INLINE void see(struct seen *seen, u32 seq_end, u32 length, u32 flags, u32 ack, u32 window)
 {
@@ -292,6 +296,8 @@ INLINE void see(struct seen *seen, u32 seq_end, u32 length, u32 flags, u32 ack, 
 	}
 	if (flags & TCP_ACK && (!(seen->has & SEEN_ACK) || !seq_before(ack, seen->ack))) {
 		seen->ack = ack;
+		if (window == WINDOW_OPEN && seen->has & SEEN_ACK)
+			return; /* on a new path: the window that was known goes on */
 		seen->window = (u16)window;
 		if (!(flags & TCP_SYN) && seen->widest < window)
 			seen->widest = (u16)window;

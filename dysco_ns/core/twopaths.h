@@ -30,6 +30,11 @@ struct out_plan {
 	u32 drained_now;
 };
 
+INLINE int says_nothing(const struct reconfig *r, const struct segment *s)
+{
+	return (s32)r->known_scale + r->in_window_shift > 0 && s->window == WINDOW_OPEN;
+}
+
 enum { OVERSHOOT = 1 << 20 }; /* windows keep their right edge when a proxy leaves, so a sender may be that far ahead */
 
 /* The highest number received: what lies far beyond every window offered is a forgery, then only what is acknowledged counts. */
@@ -172,6 +177,8 @@ INLINE void plan_numbers(struct out_plan *plan, struct reconfig *r, const struct
 		plan->ack_new = s->ack - r->peer_delta - r->beta_in;
 		plan->window_new = window;
 	}
+	if (scale && r->phase == PHASE_READY && !(r->flags & RECONFIG_DRAINED))
+		plan->window_new = WINDOW_OPEN;
 	plan->sack_low = r->old_rcvd;
 	plan->sack_high = r->flags & RECONFIG_FIRST_NEW ? r->first_new_rcvd : r->old_rcvd + 1;
 	plan->sack_delta = 0 - r->peer_delta - r->beta_in;
@@ -355,8 +362,8 @@ INLINE void plan_in_new_ack(struct in_plan *plan, struct reconfig *r, const stru
 		r->old_sent_acked = seq_max(r->old_sent_acked, r->old_sent);
 		shown = ack;
 	}
-	if (of_handshake(r, s))
-		plan->window = 0;
+	if (of_handshake(r, s) || says_nothing(r, s))
+		plan->window = 0; /* window_keep() has the edge that was delivered */
 	plan->ack = shown;
 	plan->window = window_shown(plan->window, scale, window_base(r, s), shown);
 }
@@ -400,7 +407,10 @@ INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct s
 	plan->sack_delta = r->beta_out;
 	if (s->flags & TCP_ACK) {
 		plan_in_new_ack(plan, r, s, r->known_scale);
-		window_judge(plan, r);
+		if (says_nothing(r, s))
+			r->flags &= ~(u32)RECONFIG_EDGE; /* more of these may be under way: entries would pass them on */
+		else
+			window_judge(plan, r);
 		ack_deliver(plan, r);
 	}
 	plan->drained_now = drained_check(r, now);

@@ -49,7 +49,7 @@ def test_an_end_host_moves_its_sessions_and_drops_the_old_address(lab_of, tmp_pa
         drop_first(lab, host)
 
     other = "server" if host == "client" else "client"
-    with watched(lab, tmp_path, wires=(other,), stacks=("client", "server")):
+    with watched(lab, tmp_path, wires=(other,) if not middleboxes else (), stacks=("client", "server")):
         compared = transfer(
             lab, "client", "server", lab.topology.host("server").address, (PORT, PORT), tmp_path, seconds=3, during=move
         )
