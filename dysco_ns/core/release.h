@@ -241,8 +241,9 @@ INLINE int release_answered(struct packet *p, struct scratch *x)
 		tell(EVENT_DRAINED, nonce, txid, 0, SIDE_RIGHT);
 	u32 waiting = RECONFIG_PARK | RECONFIG_DRAINED | RECONFIG_PEER_DRAINED | RECONFIG_BETA_IN;
 	if (over) {
+		u32 unused = !(r->flags & RECONFIG_FIRST_NEW) && out->seen.seq_high == r->old_sent;
 		old_path_end(s, r, nonce, SIDE_RIGHT, out);
-		if (s->over_ns) /* it ended while the new path was made: whoever is on that has not seen it */
+		if (s->over_ns && unused) /* it ended on the old path: whoever is on the new one has not seen it */
 			new_path_reset(p, x, r);
 	} else if ((r->flags & (waiting | RECONFIG_GO)) == waiting)
 		tell(EVENT_MIGRATE, nonce, txid, 0, SIDE_RIGHT);
