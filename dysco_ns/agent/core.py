@@ -190,7 +190,7 @@ class Core:
         """A transaction of an epoch that is new to the session, as far as this agent has heard (core/freshness.h)."""
         s = self.session(nonce)
         epoch = (s["newest"] >> 16) + 1 if s else 1
-        return (epoch << 16 & 0xFFFFFFFF) | int.from_bytes(os.urandom(2), "little") | 1
+        return (epoch << 16 & 0xFFFFFFFF | int.from_bytes(os.urandom(2), "little")) or 1
 
     def record(self, nonce: int, side: int) -> dict[str, Any] | None:
         found: dict[str, Any] | None = self.reconfig_map.get({"nonce": nonce, "side": side})

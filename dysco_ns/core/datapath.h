@@ -150,32 +150,39 @@ INLINE u32 arriving_seq(const struct segment *s, const struct entry *e, const st
 }
 
 /* Whether a FIN or reset may be the sender's own: anybody can send one, but only the sender knows what the receiver expects.
- * The stack judges exactly (RFC 5961 3.2); our tables only need to know whether to believe that the session is over.
- * `receiver`: the entry by which its acknowledgments pass, `scale` that of its windows. */
-INLINE int plausible(u32 number, const struct entry *receiver, u32 scale)
+ * The stack judges exactly (RFC 5961 3.2); our tables only need to know whether to believe that the session is over.  A reset has
+ * the number of what comes next, as the sender or the receiver sees it; a FIN may come after bytes that have got lost. */
+enum { NEAR = 1 << 14, LOST_BEFORE_A_FIN = 1 << 17 };
+
+INLINE int plausible(u32 number, u32 reset, u32 expected, const struct seen *sender)
 {
-	if (!receiver || !(receiver->seen.has & SEEN_ACK))
-		return 1;
-	return number - receiver->seen.ack <= (seen_window(&receiver->seen, scale) << (scale & 15)) + OVERSHOOT;
+	u32 high = sender->has & SEEN_SEQ ? seq_max(sender->seq_high, expected) : expected;
+
+	if (reset)
+		return number - expected + NEAR < 2 * NEAR || number - high + NEAR < 2 * NEAR;
+	return number - expected <= high - expected + LOST_BEFORE_A_FIN;
 }
 
-INLINE int end_plausible(const struct segment *s, const struct session *session, const struct entry *e, u32 way, int arriving)
+INLINE int end_plausible(const struct segment *s, const struct session *session, const struct entry *e, int arriving)
 {
 	struct config *config = port_config();
 	struct five_tuple key = segment_tuple(s), other;
-	u32 payload = s->flags & TCP_RST ? 0 : s->payload, scale = session->offer[way == RIGHTWARD ? LEFTWARD : RIGHTWARD].window_scale;
+	u32 reset = s->flags & TCP_RST, number = s->seq;
 
+	if (!arriving && config && is_own(config, key.src))
+		return 1; /* our own stack's */
+	struct reconfig *r = e->slow && !arriving ? record_of(e) : 0;
 	if (arriving) {
 		other = e->side == SIDE_LEFT ? reversed(&session->left_tuple) : session->right_tuple;
-		return plausible(arriving_seq(s, e, &key) + payload, port_egress(&other), scale);
+		number = arriving_seq(s, e, &key);
+	} else {
+		other = e->side == SIDE_LEFT ? session->left_sub : reversed(&session->right_sub);
 	}
-	if (config && is_own(config, key.src))
-		return 1; /* our own stack's */
-	struct reconfig *r = e->slow ? record_of(e) : 0;
+	struct entry *receiver = arriving ? port_egress(&other) : port_ingress(&other);
+	number += reset ? 0 : s->payload;
 	if (r) /* acknowledgments come by two entries */
-		return s->seq + payload - r->ack_delivered <= r->edge_delivered - r->ack_delivered + OVERSHOOT;
-	other = e->side == SIDE_LEFT ? session->left_sub : reversed(&session->right_sub);
-	return plausible(s->seq + payload, port_ingress(&other), scale);
+		return plausible(number, reset, r->ack_delivered, &e->seen);
+	return !receiver || !(receiver->seen.has & SEEN_ACK) || plausible(number, reset, receiver->seen.ack, &e->seen);
 }
 
 /* What only one side has offered is not negotiated (RFC 2018, 3168, 7323). */
@@ -231,7 +238,7 @@ INLINE void edge_note(struct segment *s, struct entry *e, u32 way, int arriving)
 	u64 nonce = e->nonce;
 	struct session *session = port_session(&nonce);
 
-	if (!session || (s->flags & (TCP_FIN | TCP_RST) && !end_plausible(s, session, e, way, arriving)))
+	if (!session || (s->flags & (TCP_FIN | TCP_RST) && !end_plausible(s, session, e, arriving)))
 		return;
 	if (s->flags & TCP_SYN && !(session->offer[way & 1].has & OFFER_SEEN)) {
 		session->offer[way & 1] = s->offer;

@@ -30,10 +30,8 @@ struct out_plan {
 	u32 drained_now;
 };
 
-INLINE int says_nothing(const struct reconfig *r, const struct segment *s)
-{
-	return (s32)r->known_scale + r->in_window_shift > 0 && s->window == WINDOW_OPEN;
-}
+INLINE int peer_scales(const struct reconfig *r) { return (s32)r->known_scale + r->in_window_shift > 0; }
+INLINE int says_nothing(const struct reconfig *r, const struct segment *s) { return peer_scales(r) && s->window == WINDOW_OPEN; }
 
 enum { OVERSHOOT = 1 << 20 }; /* windows keep their right edge when a proxy leaves, so a sender may be that far ahead */
 
@@ -409,7 +407,7 @@ INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct s
 		plan_in_new_ack(plan, r, s, r->known_scale);
 		if (says_nothing(r, s))
 			r->flags &= ~(u32)RECONFIG_EDGE; /* more of these may be under way: entries would pass them on */
-		else
+		else if (!peer_scales(r) || !of_handshake(r, s))
 			window_judge(plan, r);
 		ack_deliver(plan, r);
 	}

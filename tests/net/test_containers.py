@@ -41,6 +41,7 @@ def net(tmp_path):
         yield found
 
 
+@pytest.mark.long
 def test_sessions_between_containers_are_chained_and_reconfigured(net, tmp_path):
     client, box, server = net.values()
     talk = in_container(bulk.client_command(server.address, PORT, "/out/client.jsonl", sessions=SESSIONS, seconds=60))

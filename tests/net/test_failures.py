@@ -26,6 +26,7 @@ def die(lab, host):
     lab.run(host, ["ip", "link", "set", "eth0", "down"])
 
 
+@pytest.mark.long
 def test_a_middlebox_of_the_new_path_that_is_dead_cancels(lab_of, tmp_path):
     """Its agent is up when it is asked for, and its link is not: the sessions go on as before."""
     lab = lab_of("chain", middleboxes=2, initial=1, rate=200)
@@ -45,6 +46,7 @@ def test_a_middlebox_of_the_new_path_that_is_dead_cancels(lab_of, tmp_path):
         assert {s["lock"] for s in sessions(lab, host)} == {"unlocked"}
 
 
+@pytest.mark.long
 def test_an_old_path_that_fails_loses_the_session_and_leaves_nothing(lab_of, tmp_path):
     """The old path dies with data in it (paper III-G): the session cannot be saved; heartbeats tell, the tables empty."""
     lab = lab_of("chain", middleboxes=2, initial=1, rate=20)

@@ -70,7 +70,7 @@ def test_each_by_itself_and_worse(bad, tmp_path, shares):
     assert total(lab, "split_failed") == 0
 
 
-@pytest.mark.parametrize("shares", [{}, pytest.param({"loss": 0.01, "late": 0.05}, marks=pytest.mark.long)])
+@pytest.mark.parametrize("shares", [pytest.param(s, marks=pytest.mark.long) for s in ({}, {"loss": 0.01, "late": 0.05})])
 def test_sessions_end_at_any_moment_while_their_chains_change(bad, tmp_path, shares):
     """Short sessions, a few at a time, each batch of another length; firewalls come and go all the while."""
     lab = bad(2, 1)

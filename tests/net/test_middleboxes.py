@@ -103,7 +103,7 @@ def behind(lab):
 # ---- proxies that know nothing of Dysco ----
 
 
-@pytest.mark.parametrize("which", ["nginx", "haproxy", "haproxy with splice"])
+@pytest.mark.parametrize("which", ["nginx", "haproxy", pytest.param("haproxy with splice", marks=pytest.mark.long)])
 def test_an_unmodified_proxy_leaves_its_live_sessions(pair, tmp_path, which):
     if which == "nginx":
         proxy = Nginx(tmp_path, stream={PORTS[0]: behind(pair)}, leave_when="after:100000", workers=2)

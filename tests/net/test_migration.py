@@ -216,7 +216,10 @@ def answering(path, answer, after_s=0.0):
         server.shutdown()
 
 
-@pytest.mark.parametrize("answer", [b"nonsense\n", b"[]\n", b'{"ok": true, "state": 7}\n', b"\xff\xfe\n"])
+GARBAGE = (b"[]\n", b'{"ok": true, "state": 7}\n', b"\xff\xfe\n")
+
+
+@pytest.mark.parametrize("answer", [b"nonsense\n", *(pytest.param(a, marks=pytest.mark.long) for a in GARBAGE)])
 def test_state_that_is_garbage_cancels(net, tmp_path, answer):
     """What the old middlebox's agent says makes no sense to who asks, or to who gets it."""
 

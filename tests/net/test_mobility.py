@@ -37,7 +37,7 @@ def drop_first(lab, host):
 
 
 @pytest.mark.parametrize("host", ["client", "server"])
-@pytest.mark.parametrize("middleboxes", [0, 1])
+@pytest.mark.parametrize("middleboxes", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_an_end_host_moves_its_sessions_and_drops_the_old_address(lab_of, tmp_path, host, middleboxes):
     lab = lab_of("chain", middleboxes=middleboxes, rate=200, hmac="on")
     second_link(lab, host)
@@ -79,7 +79,7 @@ def test_after_a_move_the_session_is_reconfigured_like_any_other(lab_of, tmp_pat
     assert no_session_was_reset(lab)
 
 
-@pytest.mark.parametrize("host", ["client", "server", "mb1"])
+@pytest.mark.parametrize("host", ["client", *(pytest.param(h, marks=pytest.mark.long) for h in ("server", "mb1"))])
 def test_each_direction_may_use_an_interface_of_its_own(lab_of, tmp_path, host):
     """What the host sends leaves by its second interface; what it gets comes by the first."""
     lab = lab_of("chain", middleboxes=2, initial=1, rate=200)

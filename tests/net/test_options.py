@@ -18,13 +18,13 @@ WITHOUT = {
 }
 
 
-LONG = pytest.mark.long
+LONG, USUAL = pytest.mark.long, ("timestamps", "SACK")
 
 
 @pytest.mark.parametrize(
     "where", [["client"], pytest.param(["server"], marks=LONG), pytest.param(["client", "server"], marks=LONG)]
 )
-@pytest.mark.parametrize("what", WITHOUT)
+@pytest.mark.parametrize("what", [w if w in USUAL else pytest.param(w, marks=LONG) for w in WITHOUT])
 def test_sessions_without(lab_of, tmp_path, what, where):
     """A strict firewall comes, another takes its place, and leaves."""
     lab = lab_of("chain", middleboxes=2, initial=0, kind="firewall", rate=200, hmac="on")
@@ -77,7 +77,7 @@ def test_a_host_with_a_smaller_mtu(lab_of, tmp_path):
     verified(lab, tmp_path, steps)
 
 
-@pytest.mark.parametrize(("router", "leads"), [("edge2", "edge1"), ("gate", "client")])
+@pytest.mark.parametrize(("router", "leads"), [("edge2", "edge1"), pytest.param("gate", "client", marks=LONG)])
 def test_a_link_with_a_smaller_mtu_on_the_way(lab_of, tmp_path, router, leads):
     """Routers can only say so to the agent whose subsession it is; the host whose stack is at fault hears of its session."""
     lab = lab_of("chain", middleboxes=2, initial=1, rate=200, **{"edges" if router == "edge2" else "gate": "on"})

@@ -43,6 +43,7 @@ def test_a_middlebox_replaces_itself_in_all_its_sessions(lab_of, tmp_path):
     assert [outcomes(s) for s in said] == [(0, ["done"] * SESSIONS)] * 2
 
 
+@pytest.mark.long
 def test_several_are_inserted_and_removed_at_once(lab_of, tmp_path):
     lab = lab_of("chain", middleboxes=4, initial=1, kind="firewall", rate=200)
 
