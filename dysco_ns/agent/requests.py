@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dysco_ns.agent import moves, view
-from dysco_ns.agent.changes import DEFAULT_TIMEOUT_S, Misfit, Patience, change_session
+from dysco_ns.agent.changes import DEFAULT_TIMEOUT_S, MISFIT, Misfit, Patience, change_session
 from dysco_ns.agent.domains import BadDomain
 from dysco_ns.agent.filters import BadFilter, Matcher
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, REASONS, RETRY_HELPS, Outcome
@@ -239,7 +239,7 @@ class Change:
         """The fields of struct command for a session.  Misfit if the session does not lie as the change assumes."""
         neighbour = s["right_sub"]["dst"]
         if self.leaving and self.leaving != neighbour:
-            raise Misfit(f"{self.leaving} is not the right neighbour here, {neighbour} is: ask the host left of it (--at)")
+            raise Misfit(f"{self.leaving} {MISFIT}, {neighbour} is: ask the host left of it (--at)")
         chain = {"chain": self.chain, "chain_length": len(self.chain)}
         if self.until or not self.leaving:
             return {"right_anchor": self.until or neighbour, **chain}

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from dysco_ns.agent.changes import MISFIT
 from dysco_ns.policy.chains import BadChange, Change, Step, plan, walk
 from dysco_ns.policy.directory import Directory
 
 AT_ONCE = 16  # sessions in one request: the answer to it moves the progress bar, and the slowest holds up no others
 REQUESTS = 8  # under way together
+PLANNED_ANEW = 3  # times, when other changes come first
 Result = dict[str, Any]
 
 
@@ -21,20 +23,21 @@ class Orders:
     that begin at it.  BadChange, UnknownHost, AgentRefused, NoAgent."""
 
     def __init__(self, at: str | None, selection: dict[str, Any], change: Change, everywhere: bool = False) -> None:
-        self._directory = Directory()
+        self._directory, self._change = Directory(), change
         self.refused: list[Result] = []  # sessions that the change does not fit, beside others that it does
         self.selected: list[str] = []
         plans: list[list[Step]] = []
         for host in self._directory.agents() if everywhere else [at]:
             asked = self._directory.client(host).request("select", first=everywhere, **selection)["sessions"]
             self.selected += asked
-            plans += self._plans(host or self._directory.here(), asked, change)
+            plans += self._plans(host or self._directory.here(), asked)
         if self.refused and not plans:
             raise BadChange(self.refused[0]["reason"])
-        self._steps = [[steps[turn] for steps in plans if turn < len(steps)] for turn in range(max(map(len, plans), default=0))]
-        self.total = sum(map(len, self._steps))
+        self._turns = _turns(plans)
+        self.total = sum(map(len, self._turns))
 
-    def _plans(self, host: str | None, sessions: list[str], change: Change) -> list[list[Step]]:
+    def _plans(self, host: str | None, sessions: list[str]) -> list[list[Step]]:
+        change = self._change
         if host is None:  # no lab: only what this agent itself can lead
             return [[Step("", session, direct(change))] for session in sessions]
         plans = []
@@ -46,18 +49,29 @@ class Orders:
         return plans
 
     def carry_out(self, how: dict[str, Any], advance: Callable[[int], None]) -> list[Result]:
-        """The outcome for each session: of its last step, or of the first that failed."""
+        """The outcome for each session: of its last step, or of the first that failed.  Where another change has come first, so
+        that somebody else must lead now, it is planned anew."""
         outcomes: dict[str, Result] = {}
+        led_by: dict[str, str] = {}
 
         def ask(batch: list[Step]) -> None:
             for step, result in zip(batch, self._ask(batch, how), strict=True):
-                outcomes[step.session] = result
+                outcomes[step.session], led_by[step.session] = result, step.host
             advance(len(batch))
 
-        for turn in self._steps:
-            todo = [step for step in turn if outcomes.get(step.session, {}).get("outcome", "done") == "done"]
-            with ThreadPoolExecutor(REQUESTS) as pool:
-                list(pool.map(ask, _batches(todo)))  # raises the first error, if there was one
+        def go(turns: list[list[Step]]) -> None:
+            for turn in turns:
+                todo = [step for step in turn if outcomes.get(step.session, {}).get("outcome", "done") == "done"]
+                with ThreadPoolExecutor(REQUESTS) as pool:
+                    list(pool.map(ask, _batches(todo)))  # raises the first error, if there was one
+
+        go(self._turns)
+        for _ in range(PLANNED_ANEW):
+            moved = [session for session, result in outcomes.items() if MISFIT in result.get("reason", "") and led_by[session]]
+            anew = [steps for session in moved for steps in self._plans(led_by[session], [session])]
+            for session in moved:
+                del outcomes[session]
+            go(_turns(anew))
         return list(outcomes.values()) + self.refused
 
     def _ask(self, batch: list[Step], how: dict[str, Any]) -> list[Result]:
@@ -66,6 +80,11 @@ class Orders:
         if "results" in reply:
             return list(reply["results"])
         return [{"session": session, "outcome": "started"} for session in reply["started"]]
+
+
+def _turns(plans: list[list[Step]]) -> list[list[Step]]:
+    """The first steps of all sessions, then the second ones, ..."""
+    return [[steps[turn] for steps in plans if turn < len(steps)] for turn in range(max(map(len, plans), default=0))]
 
 
 def direct(change: Change) -> dict[str, Any]:
