@@ -215,7 +215,7 @@ def test_who_contends_and_retries_is_done_in_the_end(lab_of, tmp_path):
 
     def steps():
         time.sleep(0.3)
-        asks = [("client", "--at", "client", "--insert", "mb4", "--before", "mb2"),
+        asks = [("client", "--at", "client", "--insert", "mb4", "--after", "mb1"),
                 ("mb3", "--at", "mb3", "--replace", "mb2=mb5")]  # fmt: skip
         threads = [threading.Thread(target=ask, args=words) for words in asks]
         for thread in threads:
