@@ -204,7 +204,7 @@ INLINE u32 command_forget_attempt(struct packet *p, const struct command *c)
 	return REFUSED_NOT;
 }
 
-/* What had to wait has gone: from here on segments leave at once. */
+/* What had to wait has gone: from here on segments leave at once.  Not yet if another came meanwhile: it would be overtaken. */
 INLINE u32 command_unpark(const struct command *c)
 {
 	u64 nonce = c->nonce;
@@ -215,8 +215,11 @@ INLINE u32 command_unpark(const struct command *c)
 		return REFUSED_NO_SESSION;
 	struct five_tuple new_in = r->new_in;
 	port_lock(r);
-	r->flags &= ~(u32)RECONFIG_PARK;
+	u32 waits = r->parked != c->parked;
+	r->flags &= waits ? ~0u : ~(u32)RECONFIG_PARK;
 	port_unlock(r);
+	if (waits)
+		return REFUSED_BUSY;
 	settle(r, port_egress(&r->out_key), port_ingress(&new_in), nonce, c->side & 1, 0);
 	return REFUSED_NOT;
 }
