@@ -120,12 +120,6 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 	if (r->flags & RECONFIG_CANCEL && c->kind != COMMAND_CANCEL)
 		return REFUSED_BAD_STATE;
 	s->lock_until_ns = port_now() + LOCK_LEASE_NS;
-	if (c->kind == COMMAND_REPEAT && r->phase == PHASE_HANDSHAKE) {
-		u32 hop = new_path_syn(p, nonce);
-		if (hop)
-			port_send_copy(p, hop);
-		return hop ? REFUSED_NOT : REFUSED_NO_ROUTE;
-	}
 	u32 type = MESSAGE_REQUEST_LOCK, flags = 0, beta = 0;
 	if (c->kind == COMMAND_CANCEL) {
 		port_lock(r);
@@ -158,6 +152,11 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 		beta = r->beta_out;
 		flags = CONTROL_BETA | (r->flags & RECONFIG_BETA_IN ? CONTROL_BETA_KNOWN : 0) |
 			(r->flags & RECONFIG_DRAINED ? CONTROL_DRAINED : 0) | (r->flags & RECONFIG_GO ? CONTROL_GO : 0);
+	} else if (r->phase == PHASE_HANDSHAKE) { /* the request goes along: a lock between the anchors is a lease */
+		u32 hop = new_path_syn(p, nonce);
+		if (!hop)
+			return REFUSED_NO_ROUTE;
+		port_send_copy(p, hop);
 	} else if (r->phase != PHASE_LOCKING) {
 		return REFUSED_BAD_STATE;
 	}
