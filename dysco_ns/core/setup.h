@@ -447,12 +447,14 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 	struct session *s = e ? port_session(&old) : 0;
 	u32 left_txid = 0;
 	if (e && (old != nonce || !s || another_path(x, s))) {
-		if (s && !s->over_ns) {
+		u32 grave = old != nonce && e->flags & ENTRY_TOMBSTONE; /* its session has another path by now, or none here */
+		if (s && !s->over_ns && !grave) {
 			port_count(COUNT_DROP_COLLISION);
 			return old == nonce ? VERDICT_DROP : session_challenge(p, old);
 		}
 		left_txid = s && old == nonce ? txid_of_leaving(s) : 0;
-		session_forget(s, old);
+		if (!grave)
+			session_forget(s, old);
 		ingress_forget(key, old);
 		if (port_ingress(key))
 			return VERDICT_DROP;
