@@ -74,10 +74,18 @@ static void answered(struct sim *s, struct lead *l)
 }
 
 /* A line of an event, as tests/sim reads it.  Kind 0: the agent's ring was full, and some may have been lost. */
-static void write_down(struct sim *s, int host, const struct event *e)
+static void write_down(struct sim *s, int host, const struct event *e, u64 value)
 {
-	fprintf(sim_events, "%u,%llu,%d,%u,%016llx,%08x,%u,%u\n", s->scenario.seed, (unsigned long long)e->time_ns, host, e->kind,
-		(unsigned long long)e->nonce, e->txid, e->value, e->side);
+	fprintf(sim_events, "%u,%llu,%d,%u,%016llx,%08x,%llu,%u\n", s->scenario.seed, (unsigned long long)e->time_ns, host, e->kind,
+		(unsigned long long)e->nonce, e->txid, (unsigned long long)value, e->side);
+}
+
+void lead_note(struct sim *s, int host, u32 kind, u64 nonce, u64 value)
+{
+	struct event e = { .time_ns = 1000000000 + s->now * 1000, .nonce = nonce, .kind = kind };
+
+	if (sim_events)
+		write_down(s, host, &e, value);
 }
 
 static void heard(struct sim *s, int host, const struct event *e)
@@ -116,9 +124,9 @@ void lead_events(struct sim *s, int host)
 
 	while (agent_event(s->agent[host], &e)) {
 		if (sim_events)
-			write_down(s, host, &e);
+			write_down(s, host, &e, e.value);
 		if (sim_events && ++heard_now == AGENT_EVENTS)
-			write_down(s, host, &lost);
+			write_down(s, host, &lost, 0);
 		if (sim_recorder)
 			fprintf(sim_recorder, "%llu,event,%d,%u,%llx,%08x,%u\n", (unsigned long long)s->now, host, e.kind,
 				(unsigned long long)e.nonce, e.txid, e.side);

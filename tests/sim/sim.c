@@ -199,6 +199,8 @@ static void die(struct sim *s)
 		}
 		if (s->end[2 * i].lost && p->inner)
 			p->inner->lost = p->outer->lost = 1;
+		for (int k = 0; k < 3 && s->end[2 * i].lost; k++)
+			lead_note(s, (int)s->scenario.dies, EVENT_SESSION_LOST, nonce[k], 0);
 		s->outcome.lost += s->end[2 * i].lost;
 	}
 }
