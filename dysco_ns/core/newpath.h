@@ -139,10 +139,11 @@ INLINE int new_path_ack(struct packet *p, struct scratch *x, const struct reconf
 }
 
 /* Left anchor: it may have got lost, and a firewall on the way does not know our window's scale.  Release makes the other anchor
- * ready all the same, so until that is answered this is said again. */
+ * ready all the same, so this is said again until that is answered, or bytes have come that only an anchor sends that is ready:
+ * one that has settled would pass the window on. */
 INLINE void new_path_assert(struct packet *p, struct scratch *x, const struct reconfig *r)
 {
-	if (!r->heard_ns && !new_path_ack(p, x, r))
+	if (!r->heard_ns && !(r->flags & RECONFIG_FIRST_NEW) && !new_path_ack(p, x, r))
 		port_send_copy(p, r->new_next_hop);
 }
 

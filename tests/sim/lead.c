@@ -48,6 +48,8 @@ int lead_start(struct sim *s, int host, u64 nonce, struct command *c, enum resul
 			l = &s->lead[i];
 	if (!l)
 		return -1;
+	int at = (int)(l - s->lead);
+	s->lead_lowest = at < s->lead_lowest ? at : s->lead_lowest;
 	usec first = sim_lossless(s) ? UNHURRIED : FIRST_REPEAT; /* nothing is lost, so no repeat may be needed */
 	c->kind = COMMAND_RECONFIGURE;
 	c->nonce = nonce;
@@ -165,7 +167,7 @@ static void due(struct sim *s, struct lead *l)
 
 void lead_timer(struct sim *s)
 {
-	for (int i = 0; i < SIM_LEADS; i++)
+	for (int i = s->lead_lowest; i < SIM_LEADS; i++)
 		if (s->lead[i].active && s->lead[i].next_at <= s->now && !sim_dead(s, s->lead[i].host)) {
 			due(s, &s->lead[i]);
 			lead_events(s, s->lead[i].host);

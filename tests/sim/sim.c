@@ -310,6 +310,7 @@ int sim_run(const struct scenario *scenario, struct outcome *outcome)
 	s->replays_left = scenario->replays;
 	s->dies_at = 20000 + (scenario->dies ? sim_random(s, 300000) : 0);
 	s->next_move = 20000;
+	s->lead_lowest = SIM_LEADS;
 	for (int i = 0; i < s->hosts; i++)
 		host_start(s, i);
 	policies_start(s);

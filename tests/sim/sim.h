@@ -249,6 +249,7 @@ struct sim {
 	struct event_at *heap;
 	uint32_t heap_count, heap_room;
 	struct lead lead[SIM_LEADS];
+	int lead_lowest;        /* those before it have never been used: the last that is free is taken */
 	struct forget forget[SIM_FORGETS];
 	uint32_t forgets;
 	struct flow flow[SIM_FLOWS];
