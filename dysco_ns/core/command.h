@@ -147,7 +147,7 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 			tell(EVENT_DRAINED, nonce, r->txid, 0, SIDE_RIGHT);
 		if (go)
 			tell(EVENT_UNPARK, nonce, r->txid, 0, SIDE_RIGHT);
-		new_path_assert(p, x, r, out);
+		new_path_assert(p, x, r);
 		type = MESSAGE_RELEASE;
 		beta = r->beta_out;
 		flags = CONTROL_BETA | (r->flags & RECONFIG_BETA_IN ? CONTROL_BETA_KNOWN : 0) |
@@ -184,6 +184,10 @@ INLINE u32 command_forget_attempt(struct packet *p, const struct command *c)
 		struct entry *out = port_egress(&r->out_key), *in = port_ingress(&new_in);
 		if (out && !seq_after(out->seen.seq_high, r->ack_delivered))
 			r->flags |= RECONFIG_EDGE; /* nothing is under way that a smaller window could strand */
+		if ((r->flags & (RECONFIG_CLOCKS | RECONFIG_TS_OFFSET)) == RECONFIG_CLOCKS) { /* of a clock that has not been heard */
+			r->ts_offset = r->ts_delivered - r->ts_in0; /* it never shows less */
+			r->flags |= RECONFIG_TS_OFFSET;
+		}
 		settle(r, out, in, nonce, c->side & 1, 1);
 		return r->phase == PHASE_DONE ? REFUSED_NOT : REFUSED_BUSY;
 	}

@@ -89,7 +89,7 @@ struct seen {
 	u32 ack;                /* highest acknowledgment number */
 	u32 tsval;              /* highest timestamp: segments that two CPUs pass at once come in any order */
 	u16 window;             /* the header's field, unscaled */
-	u16 widest;             /* of these so far */
+	u16 spare;
 	u32 has;                /* enum seen_has: numbers start anywhere, so zero does not mean none */
 };
 enum seen_has { SEEN_SEQ = 1, SEEN_ACK = 2, SEEN_TSVAL = 4, SEEN_UNSCALED = 8 }; /* the window is a SYN-ACK's */
@@ -236,6 +236,7 @@ enum reconfig_flag {
 	RECONFIG_CANCEL = 1048576,  /* left anchor: given up, whatever comes still; the right one may have forgotten already */
 	RECONFIG_TS_LEVEL = 131072, /* the new path's timestamps have caught up with the old one's: none need raising any more */
 	RECONFIG_SYN_ACK = 8192,    /* left anchor: the new path's SYN-ACK has come */
+	RECONFIG_BROUGHT_IN = 2097152, /* the session has come here by a new path, whose anchors may still write WINDOW_OPEN */
 };
 
 struct reconfig_key {
@@ -284,7 +285,7 @@ struct reconfig {
 	u32 ts_old_seen;        /* last TSval that came on the old path, untranslated */
 	u32 old_window;         /* last window field delivered from the old path */
 	u32 edge_offered;       /* the furthest right edge of a window that the local side has offered */
-	u32 ack_delivered, window_delivered;    /* the furthest acknowledgment delivered from either path */
+	u32 ack_delivered;      /* the furthest acknowledgment delivered from either path */
 	u32 expected;           /* highest acknowledgment that the local side has sent: what it expects next */
 	u32 edge_delivered;     /* the furthest right edge of a window delivered: it never moves back */
 	u32 chain_length;
