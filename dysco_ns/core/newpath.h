@@ -148,10 +148,11 @@ INLINE int new_path_ack(struct packet *p, struct scratch *x, const struct reconf
 }
 
 /* Left anchor: it may have got lost, and a firewall on the way does not know our window's scale.  Release makes the other anchor
- * ready all the same, so until that is answered this is said again. */
+ * ready all the same, so until that is answered this is said again; not once our data has come by this path, or it would be old
+ * news to a stack whose agent has settled. */
 INLINE void new_path_assert(struct packet *p, struct scratch *x, const struct reconfig *r, const struct entry *out)
 {
-	if (!r->heard_ns && !new_path_ack(p, x, r, out))
+	if (!r->heard_ns && !(r->flags & RECONFIG_BETA_OUT) && !new_path_ack(p, x, r, out))
 		port_send_copy(p, r->new_next_hop);
 }
 
