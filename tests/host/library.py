@@ -55,7 +55,7 @@ class Table:
         keys = c.create_string_buffer(self.most() * self.key.size)
         count = library().bytes_keys(self._agent, self._name, keys)
         for at in range(0, count * self.key.size, self.key.size):
-            raw = keys.raw[at : at + self.key.size]
+            raw = keys[at : at + self.key.size]
             yield self.key.decode(raw), self.value.decode(self.raw(raw, self.value.size))
 
 
@@ -93,14 +93,14 @@ class HostLibrary:
         c.memmove(self._buffer, frame, len(frame))
         self._length.value, self._tag.value = len(frame), tag
         way = library().bytes_pass(self._agent, which, self._buffer, c.byref(self._length), c.byref(self._tag))
-        result = way, self._buffer.raw[: self._length.value], self._tag.value
+        result = way, c.string_at(self._buffer, self._length.value), self._tag.value
         self._flush()
         return result
 
     def _flush(self):
         sent = []
         while (way := library().bytes_sent(self._agent, self._buffer, c.byref(self._length), c.byref(self._tag))) >= 0:
-            sent.append((way, self._buffer.raw[: self._length.value], self._tag.value))
+            sent.append((way, c.string_at(self._buffer, self._length.value), self._tag.value))
         for one in sent:
             self._send(*one)
 

@@ -7,7 +7,7 @@ import random
 from lab.judge import ACK, FIN, RST, SYN, Segment, ahead
 from tests.host.segments import MSS_BYTES
 
-PSH, SCALE, BUFFER, MOST_UNDER_WAY = 8, 4, 200_000, 20 * MSS_BYTES
+PSH, SCALE, BUFFER, MOST_UNDER_WAY = 8, 4, 60_000, 20 * MSS_BYTES
 REPEAT_S, SYN_REPEAT_S = 0.3, 1.0
 END = object()
 
@@ -64,7 +64,7 @@ class Socket:
 
     def _say(self, flags, seq=None, payload=b""):
         syn = flags & SYN
-        window = min(BUFFER, 65535) if syn else BUFFER >> SCALE
+        window = BUFFER if syn else BUFFER >> SCALE
         stamp = (self._now_ms(), self.recent) if self._timestamps else (None, 0)
         ack = self.rcv_nxt if flags & ACK else 0
         self._send(Segment(self.world.now, self.local, self.remote, (self.nxt if seq is None else seq) % 2**32, ack, flags,

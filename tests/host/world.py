@@ -21,7 +21,7 @@ from tests.host.library import DROPPED, EGRESS, EGRESS_PARKED, INGRESS, LOCAL, O
 from tests.host.segments import frame_of, segment_of
 from tests.host.tcp import Socket, same
 
-DELAY_S, TICK_S, WRITE_S, WRITE_BYTES = 0.0002, 0.005, 0.002, 1500
+DELAY_S, TICK_S, WRITE_S, WRITE_BYTES = 0.0005, 0.01, 0.008, 1500
 PORT = 5001
 
 
@@ -31,6 +31,7 @@ class Host:
     def __init__(self, world, name, *addresses, agent=True, key=None, domains=None, idle_s=IDLE_S):
         self.world, self.name, self.addresses, self.index = world, name, addresses, len(world.hosts)
         self.via, self.sockets, self.listening, self.rewrite, self.dead = {}, {}, set(), None, False
+        self.accepted = []  # sockets that have been asked for
         self.events, self.outcomes, self.settings = [], [], {"throttle": None, "parking": 0}
         self.core = None
         if agent:
@@ -110,10 +111,10 @@ class Host:
 
     # ---- frames ----
 
-    def arrives(self, frame):
+    def arrives(self, frame, s):
         if self.dead:
             return
-        self.world.captured[self.name].append(segment_of(frame, self.world.now))
+        self.world.captured[self.name].append(s)
         way, tag = ON, 0
         if self.core:
             way, frame, tag = self.library.pass_(INGRESS, frame)
@@ -139,6 +140,7 @@ class Host:
         if fresh and s.flags & (SYN | ACK) == SYN and s.dst[1] in self.listening:
             found = Socket(self.world, s.dst, s.src, self.sends, self.world.fresh_seed(), opens=False)
             self.sockets[(s.dst, s.src)] = found
+            self.accepted.append(found)
         return found
 
     def sends(self, s):
@@ -260,7 +262,7 @@ class World:
         if to is None:
             self.faults.append(f"{host.name} sent a segment to nobody: {s}")
         else:
-            self.after(DELAY_S, lambda: to.arrives(frame))
+            self.after(DELAY_S, lambda: to.arrives(frame, s))
 
     def seen(self, host, condition=lambda s: True):
         """What has passed beside a host, without signalling."""
@@ -274,9 +276,9 @@ class World:
         pairs = []
         for _ in range(count):
             here = client.connect(address or server.addresses[0], port, **options)
-            before = set(server.sockets)
-            self.run_until(lambda h=here, b=before: h.state == "open" and set(server.sockets) - b)
-            there = server.sockets[next(iter(set(server.sockets) - before))]
+            before = len(server.accepted)
+            self.run_until(lambda h=here, b=before: h.state == "open" and len(server.accepted) > b)
+            there = server.accepted[before]
             self.run_until(lambda t=there: t.state == "open")
             pairs.append((here, there))
         self.every(WRITE_S, lambda: None if self.quiet else [s.write(WRITE_BYTES) for pair in pairs for s in pair if s.talks])
@@ -313,7 +315,10 @@ class World:
         chosen = [h for h in hosts or self.hosts.values() if h.core]
         for host in chosen:
             host.expiry.linger(1.0)
-        self.run_until(lambda: not any(any(h.core.table_sizes().values()) for h in chosen), seconds)
+        until = self.now + seconds
+        while left := {h.name: h.core.table_sizes() for h in chosen if any(h.core.table_sizes().values())}:
+            assert self.now < until, f"still in the tables: {left}"
+            self.run(1.0)
 
     def free(self):
         for host in self.hosts.values():
