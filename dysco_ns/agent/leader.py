@@ -38,6 +38,7 @@ REASONS = {
     "stale": "another reconfiguration of the session is newer than this agent knew",
     "bad_state": "the session is not established",
     "no_room": "the agent's tables are full",
+    "forwarded": "port forwarding lies on the way: from before it only the first host behind it can be reached, as right anchor",
     "nat": "the left neighbour is behind a NAT without an agent: start it from that side",
     "parking": "an anchor has no place where segments could wait (/dev/net/tun), so no state can be migrated",
     "in_use": "a session with this five-tuple is open",

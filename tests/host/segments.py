@@ -55,3 +55,18 @@ def segment_of(frame, time_s=0.0):
         time_s, src, dst, seq, ack, flags, len(tcp) - header, tuple(str(kind) for kind in options), tcp[header:], tsval, tsecr,
         window, options[SCALE][0] if SCALE in options else 0, ip[1] >> 2 == 48,
     )  # fmt: skip
+
+
+def readdressed(frame, src=None, dst=None):
+    """The frame as a NAT sends it on: other ends (address, port), whatever else it says."""
+    changed = bytearray(frame)
+    for at, end in ((0, src), (1, dst)):
+        if end:
+            changed[IP_AT + 12 + 4 * at : IP_AT + 16 + 4 * at] = socket.inet_aton(end[0])
+            changed[TCP_AT + 2 * at : TCP_AT + 2 * at + 2] = end[1].to_bytes(2, "big")
+    changed[IP_AT + 10 : IP_AT + 12] = changed[TCP_AT + 16 : TCP_AT + 18] = bytes(2)
+    length = int.from_bytes(changed[IP_AT + 2 : IP_AT + 4], "big") - 20
+    changed[IP_AT + 10 : IP_AT + 12] = checksum(bytes(changed[IP_AT:TCP_AT])).to_bytes(2, "big")
+    pseudo = bytes(changed[IP_AT + 12 : TCP_AT]) + struct.pack("!BBH", 0, 6, length)
+    changed[TCP_AT + 16 : TCP_AT + 18] = checksum(pseudo + bytes(changed[TCP_AT : TCP_AT + length])).to_bytes(2, "big")
+    return bytes(changed)

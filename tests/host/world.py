@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hosts whose agents are the core and the agents' own Python code, a network between them, and a clock.
 
-A host's stack is TCP end points, a forwarder, or a forwarder that changes addresses (`rewrite`).  Frames go to the host
-that has their destination, or by `via`, as routes say.  Whatever has been on a wire is judged at the end (lab/judge.py).
+A host's stack is TCP end points, a forwarder, or a forwarder that changes addresses (`rewrite(segment, frame)`).  Frames go to
+the host that has their destination, or by `via`, as routes say.  Whatever has been on a wire is judged at the end (lab/judge.py).
 """
 
 import heapq
@@ -126,9 +126,13 @@ class Host:
 
     def _deliver(self, frame, tag):
         s = segment_of(frame, self.world.now)
-        if s.dst[0] not in self.addresses or (self.rewrite and s.dst[1] != PORT):
-            changed = self.rewrite(s) if self.rewrite else s
-            self._leave(frame if changed is s else frame_of(changed), tag)
+        if self.rewrite:
+            frame = self.rewrite(s, frame)
+            if frame is None:
+                return
+            s = segment_of(frame, self.world.now)
+        if s.dst[0] not in self.addresses:
+            self._leave(frame, tag)
         elif found := self._socket(s):
             found.hear(s)
         elif not s.flags & RST:
