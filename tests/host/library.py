@@ -60,14 +60,15 @@ class Table:
 
 
 class HostLibrary:
-    """The data path of one agent (agent.core.Backend).  What a pass sends beside its frame goes to `send(way, frame, tag)`."""
+    """The data path of one agent (agent.core.Backend).  What a pass sends beside its frame goes to `send(way, frame, tag)`;
+    `clock()` is in seconds."""
 
     parks = marks = True
 
-    def __init__(self, address, seed, send):
+    def __init__(self, address, seed, send, clock):
         (own,) = struct.unpack("<I", socket.inet_aton(address))
         self._agent = c.c_void_p(library().agent_new(own, c.c_uint64(seed)))
-        self._send = send
+        self._send, self._clock = send, clock
         self.btf = layouts()
         self._buffer, self._length, self._tag = c.create_string_buffer(FRAME_BYTES), c.c_uint32(), c.c_uint64()
         self._event = c.create_string_buffer(self.btf.layout("event").size)
@@ -79,17 +80,19 @@ class HostLibrary:
         key, value = (Integer(kind) if isinstance(kind, int) else self.btf.layout(kind) for kind in TABLES[name])
         return Table(self._agent, name, key, value)
 
-    def set_time(self, now_ns):
-        library().agent_set_time(self._agent, c.c_uint64(now_ns))
+    def _now(self):
+        library().agent_set_time(self._agent, c.c_uint64(int(self._clock() * 1e9)))
 
     def run(self, name, data):
         assert name == "dysco_command"
+        self._now()
         refusal = library().agent_command(self._agent, data[AT_COMMAND:])
         self._flush()
         return refusal, 0
 
     def pass_(self, which, frame, tag=0):
         """Passes a frame through the agent: way, frame and tag as they come out."""
+        self._now()
         c.memmove(self._buffer, frame, len(frame))
         self._length.value, self._tag.value = len(frame), tag
         way = library().bytes_pass(self._agent, which, self._buffer, c.byref(self._length), c.byref(self._tag))

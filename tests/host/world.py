@@ -8,6 +8,7 @@ the host that has their destination, or by `via`, as routes say.  Whatever has b
 import heapq
 import itertools
 
+from dysco_ns.agent.changes import RETRY_BY_ITSELF
 from dysco_ns.agent.core import Core, address_of_value, beat_txid
 from dysco_ns.agent.daemon import IDLE_S
 from dysco_ns.agent.domains import Domains
@@ -22,7 +23,7 @@ from tests.host.segments import frame_of, segment_of
 from tests.host.tcp import Socket, same
 
 DELAY_S, TICK_S, WRITE_S, WRITE_BYTES = 0.0005, 0.01, 0.008, 1500
-PORT = 5001
+PORT, TRIES, PAUSE_S = 5001, 6, 0.05
 
 
 class Host:
@@ -40,7 +41,7 @@ class Host:
     # ---- the agent: what daemon.py does with these parts, with our clock ----
 
     def _start(self, key, domains, idle_s):
-        self.library = HostLibrary(self.addresses[0], self.world.seed * 100 + self.index, self._sent)
+        self.library = HostLibrary(self.addresses[0], self.world.seed * 100 + self.index, self._sent, self.world.clock)
         self.core = Core(self.library)
         self.domains = Domains(self.core, key, domains)
         self.domains.prepare()
@@ -93,10 +94,14 @@ class Host:
             self._events.consume()
 
     def reconfigure(self, nonce, until=None, migrate=None, seconds=10.0, **fields):
-        """Leads a change and waits for its end; returns outcome and reason.  `chain`: the new middleboxes, by name;
-        `until`: the right anchor; `remove`: takes out the right neighbour."""
-        result = self.begin(nonce, until, migrate, **fields)
-        self.world.run_until(lambda: result, seconds)
+        """Leads a change and waits for its end, tries again as agents do; returns outcome and reason.  `chain`: the new
+        middleboxes, by name; `until`: the right anchor; `remove`: takes out the right neighbour."""
+        for _ in range(TRIES):
+            result = self.begin(nonce, until, migrate, **fields)
+            self.world.run_until(lambda r=result: r, seconds)
+            if result[0].reason not in RETRY_BY_ITSELF:
+                break
+            self.world.run(PAUSE_S)
         return result[0].outcome, result[0].reason
 
     def begin(self, nonce, until=None, migrate=None, chain=(), remove=False):
@@ -104,7 +109,7 @@ class Host:
         s, result = self.core.session(nonce), []
         chain = [self.world.names.get(name, name) for name in chain]
         change = {"chain": chain, "chain_length": len(chain), "flags": CONTROL_RIGHT_OF if remove else 0}
-        change["right_anchor"] = self.world.names[until] if until else s["right_sub"]["dst"]
+        change["right_anchor"] = self.world.names.get(until, until) if until else s["right_sub"]["dst"]
         self.leader.start(nonce, change, result.append, migrate)
         self._heard()
         return result
@@ -238,9 +243,6 @@ class World:
 
     def _step(self):
         self.now, _, what = heapq.heappop(self._heap)
-        for host in self.hosts.values():
-            if host.core:
-                host.library.set_time(int(self.now * 1e9))
         what()
 
     def run(self, seconds):
