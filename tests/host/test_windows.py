@@ -3,21 +3,10 @@
 
 import pytest
 
-from lab.judge import ACK, SYN, ahead
+from lab.judge import ACK, SYN
+from tests.windows import overshoot
 
 TO_SERVER = {"filter": "tcp dst port 5001"}
-
-
-def overshoot(shown, since, until, throttle):
-    """By how much the furthest right edge offered in that time was beyond what an acknowledgment and the throttle allow, and
-    beyond every edge from before; `shown` is what an end host's TCP has been told."""
-    edge, worst = None, 0
-    for at, ack, window in shown:
-        offered = (ack + window) % 2**32
-        if edge is not None and since <= at <= until and ahead(offered, edge) > 0:
-            worst = max(worst, window - throttle)
-        edge = offered if edge is None or ahead(offered, edge) > 0 else edge
-    return worst
 
 
 @pytest.fixture
