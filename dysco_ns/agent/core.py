@@ -18,7 +18,8 @@ from dysco_ns.ebpf.libbpf import lib
 from dysco_ns.netns import Interface
 
 CONFIG_EVENTS, CONFIG_TAG_OPTION = 1, 2
-FIRST_PORT, PORTS = 20000, 6384  # subsessions; control sessions use as many above: all below the ephemeral range
+FIRST_PORT, PORTS = 20000, 6384  # subsessions; control sessions use as many above: all below Linux's default for sockets
+MAX_INTERFACES = 8  # addresses of its own that an agent knows
 PACKET_BYTES = 320
 MAX_POLICIES = 64
 LIVE = ("session_started", "session_joined", "session_forgotten")

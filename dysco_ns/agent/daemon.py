@@ -7,8 +7,9 @@ import asyncio
 import contextlib
 import json
 import signal
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from dysco_ns import netns
 from dysco_ns.agent import requests
 from dysco_ns.agent.backends import forget, open_backend
 from dysco_ns.agent.changes import Patience, change_session
-from dysco_ns.agent.core import Core, Event, Events, address_of_value, beat_txid
+from dysco_ns.agent.core import FIRST_PORT, MAX_INTERFACES, PORTS, Core, Event, Events, address_of_value, beat_txid
 from dysco_ns.agent.domains import Domains
 from dysco_ns.agent.expiry import Expiry
 from dysco_ns.agent.hops import Hops
@@ -60,7 +61,7 @@ class Daemon:
         self.namespace = netns.inode(netns.path_of())
         self.socket_path = netns.socket_path(self.namespace)
         self.core = Core(open_backend(settings.backend, self.namespace, btf, settings.poll))
-        self.interfaces = netns.interfaces()
+        self.interfaces = own_interfaces()
         self.policies = Policies(self.core, settings.names, self.configure, netns.policies_path(self.namespace))
         self.leader = Leader(self.core, self._outcome)
         self.hops = Hops(self.core)
@@ -79,6 +80,7 @@ class Daemon:
 
     def attach(self) -> None:
         """Puts the data path on every interface: from here on it works without us."""
+        netns.reserve_ports(FIRST_PORT, FIRST_PORT + 2 * PORTS - 1)
         self.domains.prepare()
         self.policies.restore()
         for index in {i.index for i in self.interfaces}:
@@ -99,7 +101,7 @@ class Daemon:
 
     def look_around(self) -> None:
         """Interfaces and addresses may have come or gone."""
-        now = netns.interfaces()
+        now = own_interfaces(self.interfaces)
         if now == self.interfaces:
             return
         for index in {i.index for i in now} - {i.index for i in self.interfaces}:
@@ -300,6 +302,17 @@ class Daemon:
         finally:
             self.listeners.discard(queue)
             self.configure()
+
+
+def own_interfaces(before: Sequence[netns.Interface] = ()) -> list[netns.Interface]:
+    """The addresses that the agent serves: those of `before` that are there still, and others while there is room.  Which are
+    left out is said once."""
+    found = netns.interfaces()
+    kept = sorted(found, key=lambda i: i not in before)[:MAX_INTERFACES]  # stable: others in the kernel's order
+    if (left_out := [i.address for i in found if i not in kept]) and (not before or len(before) < MAX_INTERFACES):
+        print(f"{len(found)} addresses here, and an agent serves {MAX_INTERFACES}: sessions by {', '.join(left_out)} are left alone",
+              file=sys.stderr, flush=True)  # fmt: skip
+    return [i for i in found if i in kept]
 
 
 def run_here(settings: Settings, btf: Btf | None = None, ready: Any = None) -> None:

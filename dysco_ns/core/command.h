@@ -303,6 +303,8 @@ INLINE u32 command_trigger(struct packet *p, struct scratch *x, struct config *c
 		return REFUSED_NO_SESSION;
 	if (s->flags & SESSION_NAT)
 		return REFUSED_NAT; /* our message would be the first of its five-tuple */
+	if (s->flags & SESSION_FORWARDED)
+		return REFUSED_FORWARDED; /* it would not come from the address by which we are known there */
 	struct control_message *m = control_message(x);
 	struct five_tuple leftward = reversed(&s->left_sub);
 	__builtin_memset(m, 0, sizeof(*m));

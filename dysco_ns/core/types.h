@@ -179,6 +179,7 @@ struct session {
 	be32 picked[MAX_MIDDLEBOXES];   /* those that were chosen among a type's, counted as long as the session lives */
 	u32 picks;
 	be32 home;                      /* an end host that moves: where new paths begin or end; 0: as it is */
+	be32 outside;                   /* SESSION_FORWARDED: the address that the left side knows this host by */
 	struct new_path new_path;       /* of a middlebox that a reconfiguration has brought in */
 	/* the lock of the subsession to the right, paper III-B */
 	u32 lock;                       /* enum lock_state */

@@ -77,6 +77,14 @@ enum way agent_egress(struct agent *a, struct packet *p)
 	return ended(a, p, steps(p, egress(p)));
 }
 
+enum way agent_egress_parked(struct agent *a, struct packet *p)
+{
+	a->from_parking = 1;
+	enum way way = agent_egress(a, p);
+	a->from_parking = 0;
+	return way;
+}
+
 enum way agent_ingress(struct agent *a, struct packet *p)
 {
 	begin(a, p);
