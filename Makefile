@@ -104,11 +104,10 @@ $(BUILD)/dpdk/counter_names.h: dysco_ns/core/reasons.h
 $(BUILD)/dysco-dpdk: dysco_ns/dpdk/main.c $(DPDK_PARTS) $(DPDK_HEADERS) $(BUILD)/dpdk/counter_names.h $(BUILD)/.dpdk
 	gcc $(DPDK_CFLAGS) $(filter %.c,$^) -o $@ $(DPDK_LIBS)
 
-dpdk-sanitized: $(BUILD)/dysco-dpdk-sanitized ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
+dpdk-sanitized: $(BUILD)/dysco-dpdk-sanitized ## the same under AddressSanitizer
 
 $(BUILD)/dysco-dpdk-sanitized: dysco_ns/dpdk/main.c $(DPDK_PARTS) $(DPDK_HEADERS) $(BUILD)/dpdk/counter_names.h $(BUILD)/.dpdk
-	gcc $(DPDK_CFLAGS) -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer $(filter %.c,$^) \
-		-o $@ $(DPDK_LIBS)
+	gcc $(DPDK_CFLAGS) -O1 -fsanitize=address -fno-omit-frame-pointer $(filter %.c,$^) -o $@ $(DPDK_LIBS)
 
 $(BUILD)/dysco-dpdk-bench: $(wildcard dysco_ns/dpdk/bench*.c) $(addprefix dysco_ns/dpdk/,worker.c commands.c ports.c environment.c options.c) \
 		$(DPDK_HEADERS) $(BUILD)/.dpdk
