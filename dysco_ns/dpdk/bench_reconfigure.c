@@ -173,6 +173,7 @@ static u32 command(struct end *e, u32 kind, u64 nonce, u32 txid, u32 side)
 	struct command c = { .kind = kind, .nonce = nonce, .txid = txid, .side = side, .ifindex = 1 };
 	int more;
 
+	((struct wire_ethernet *)frame)->type = be16_of(ETHERTYPE_IPV4);
 	memcpy(frame + AT_IP, &c, sizeof(c));
 	double start = bench_now();
 	u32 refusal = agents_command(e->shared, frame, COMMAND_FRAME, &more);
@@ -272,7 +273,7 @@ static void measure(const char *subject, u64 frames, u32 rate)
 /* What is under way ends. */
 static void finish(void)
 {
-	for (u32 i = 0; attempts && i < 20000; i++) {
+	for (u32 i = 0; attempts && i < 2000; i++) {
 		traffic();
 		tick();
 	}

@@ -181,8 +181,7 @@ class DataPath:
     def statistics(self) -> dict[str, Any]:
         """Frames of each pair of ports, counters; of all cores together and of each."""
         answer = self._channel.ask("stats")
-        found: dict[str, Any] = json.loads(answer[1]) if answer else {}
-        return found
+        return {"backend": "dpdk", **(json.loads(answer[1]) if answer else {})}
 
     def close(self) -> None:
         self._channel.close()

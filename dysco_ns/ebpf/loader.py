@@ -78,6 +78,10 @@ class Programs:
         else:
             self._reopen()
 
+    def statistics(self) -> dict[str, Any]:
+        """What it counts beyond its counters: nothing, interfaces are the kernel's."""
+        return {"backend": "ebpf"}
+
     # ---- maps ----
 
     def map(self, name: str) -> Map:
