@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 ROUTER = "r0"
 
@@ -66,6 +66,15 @@ class Topology:
     @property
     def names(self) -> dict[str, str]:
         return {host.name: host.address for host in self.hosts}
+
+
+BACKENDS = ("ebpf", "dpdk", "mixed")
+
+
+def on_backend(host: Host, backend: str, workers: int = 1) -> Host:
+    """The host with its agent on this backend; "mixed": every other host has DPDK."""
+    dpdk = backend == "dpdk" or (backend == "mixed" and host.index % 2 == 1)
+    return replace(host, backend="dpdk", workers=workers) if dpdk and host.agent else host
 
 
 class Settings:

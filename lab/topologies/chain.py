@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lab.topologies import BadSetting, Host, Policy, Settings, Topology
+from lab.topologies import BACKENDS, BadSetting, Host, Policy, Settings, Topology, on_backend
 
 PORTS = "5001-5010"
 KINDS = ("router", "firewall", "nat")
 EDGES = ("off", "on", "left", "right")
 GATES = {"off": "", "on": "nat", "nat": "nat", "firewall": "firewall"}
-BACKENDS = ("ebpf", "dpdk", "mixed")
 
 
 def build(settings: Settings) -> Topology:
@@ -52,7 +51,7 @@ def build(settings: Settings) -> Topology:
     names = tuple(box.name for box in boxes[:initial])
     return Topology(
         "chain",
-        tuple(_with_backend(host, backend, workers) for host in (client, *boxes, server)),
+        tuple(on_backend(host, backend, workers) for host in (client, *boxes, server)),
         agents=agents,
         sign=settings.switch("hmac", False),
         shaper=settings.choice("shaper", "htb", ("htb", "tbf")),
@@ -62,7 +61,3 @@ def build(settings: Settings) -> Topology:
         settings=settings.used,
     )
 
-
-def _with_backend(host: Host, backend: str, workers: int) -> Host:
-    dpdk = backend == "dpdk" or (backend == "mixed" and host.index % 2 == 1)
-    return replace(host, backend="dpdk", workers=workers) if dpdk and host.agent else host
