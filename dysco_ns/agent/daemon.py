@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ class Daemon:
         self.listeners: set[asyncio.Queue[dict[str, Any]]] = set()
         self._poke = asyncio.Event()  # something may be due sooner than the timers think
         self._stopping: asyncio.Event | None = None
+        self.lost = False  # the data path has ended
         self._policy_slots = 0
         self.domains = Domains(self.core, settings.key, settings.domains)
         self.throttle = settings.throttle
@@ -111,7 +113,10 @@ class Daemon:
         if now == self.interfaces:
             return
         for index in new:
-            self.core.programs.attach(index)
+            try:
+                self.core.programs.attach(index)
+            except OSError as error:
+                print(f"an interface that has come is left alone: {error}", file=sys.stderr)
         self.interfaces = netns.interfaces() if new else now  # a data path may have put another in its place
         self.configure_again()
 
@@ -143,7 +148,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         ring = self.core.event_ring(self._event)
-        loop.add_reader(ring.fileno(), ring.consume)
+        loop.add_reader(ring.fileno(), self._consume, ring)
         self.socket_path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(self._client, self.socket_path, limit=LINE_BYTES)
         tasks = [asyncio.create_task(work) for work in (self._timers(), self._chores(), self._read(ring), self.expiry.run())]
@@ -184,10 +189,20 @@ class Daemon:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poke.wait(), min(max(due - time.monotonic(), 0.002), 1.0))
 
+    def _consume(self, ring: Events) -> None:
+        """A data path that is a process may end: then the interfaces are as they were, and so does the daemon."""
+        try:
+            ring.consume()
+        except OSError as error:
+            asyncio.get_running_loop().remove_reader(ring.fileno())
+            print(f"{error}: its interfaces are given back", file=sys.stderr)
+            self.lost = True
+            self.stop()
+
     async def _read(self, ring: Events) -> None:
         """Events to which nobody must answer do not wake the daemon: they are read at this pace."""
         while True:
-            ring.consume()
+            self._consume(ring)
             await asyncio.sleep(READ_S)
 
     async def _chores(self) -> None:
@@ -304,6 +319,8 @@ def run_here(settings: Settings, btf: Btf | None = None, ready: Any = None) -> N
     daemon = Daemon(settings, btf)
     daemon.attach()
     asyncio.run(daemon.serve(ready))
+    if daemon.lost:
+        forget(daemon.namespace)
 
 
 def forget_namespace(namespace: int) -> None:

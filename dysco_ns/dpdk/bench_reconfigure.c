@@ -285,11 +285,10 @@ int bench_reconfigure(u32 count, u64 frames, u32 rate)
 	both_make();
 	establish();
 	payload_lost = 0;
-	measure("calm", RTE_MIN(frames, 1000ull * BATCH), 0);
-	measure("reconfiguring", RTE_MIN(frames, 1000ull * BATCH), rate);
+	measure("calm", frames / 4, 0);
+	measure("reconfiguring", frames / 4, rate);
 	u64 before = bench_resident();
-	if (frames > 1000ull * BATCH)
-		measure("reconfiguring_on", frames - 1000ull * BATCH, rate);
+	measure("reconfiguring_on", frames / 2, rate);
 	finish();
 	printf("check,frames,%u\ncheck,checksums_bad,%u\ncheck,bytes_lost,%llu\n", frames_checked, wrong, payload_lost);
 	printf("check,reconfigured,%u\ncheck,failed,%u\ncheck,unfinished,%u\n", done, failed, attempts);

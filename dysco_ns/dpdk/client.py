@@ -123,13 +123,14 @@ class EventStream:
         return self._channel.socket.fileno()
 
     def consume(self) -> None:
+        """DataPathGone if the process has ended."""
         while True:
             try:
                 data = self._channel.socket.recv(ANSWER_BYTES)
             except BlockingIOError:
                 return
             if not data:
-                return
+                raise DataPathGone(0, "the data path has ended")
             for at in range(0, len(data), self._size):
                 self._on_record(data[at : at + self._size])
 

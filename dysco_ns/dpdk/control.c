@@ -181,9 +181,9 @@ void control_close(struct control *c)
 {
 	stop(c);
 	pthread_join(c->thread, 0);
+	unlink(c->address.sun_path); /* before clients see the end: by this they know that it is one */
 	while (c->clients)
 		hang_up(c, 0);
 	close(c->listener);
-	unlink(c->address.sun_path);
 	free(c);
 }

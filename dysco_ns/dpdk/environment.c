@@ -4,6 +4,8 @@
 #include <net/if.h>
 #include <sched.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include <rte_eal.h>
 #include <rte_errno.h>
@@ -57,6 +59,17 @@ int is_pci(const char *device)
 	return colons == PCI_COLONS;
 }
 
+static int is_up(const char *interface)
+{
+	struct ifreq request = {};
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", interface);
+	int failed = ioctl(fd, SIOCGIFFLAGS, &request);
+	close(fd);
+	return !failed && request.ifr_flags & IFF_UP;
+}
+
 int device_complaint(const char *device, char *why, size_t room)
 {
 	const char *iface = strstr(device, ",iface=");
@@ -65,9 +78,12 @@ int device_complaint(const char *device, char *why, size_t room)
 	if (!iface || !strncmp(device, "net_tap", 7) || !strncmp(device, "net_vhost", 9))
 		return 0;
 	sscanf(iface + 7, "%15[^,]", name);
-	if (if_nametoindex(name))
+	if (!if_nametoindex(name))
+		snprintf(why, room, "%s: there is no interface %s here", device, name);
+	else if (!is_up(name))
+		snprintf(why, room, "%s: interface %s is down (ip link set %s up)", device, name, name);
+	else
 		return 0;
-	snprintf(why, room, "%s: there is no interface %s here", device, name);
 	return 1;
 }
 

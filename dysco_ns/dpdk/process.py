@@ -113,6 +113,8 @@ def remove(namespace: int) -> None:
     if path.exists():
         state = json.loads(path.read_text())
         pid = int(state["pid"])
+        if not socket_path(namespace).exists():
+            _await_end(pid)  # it is ending by itself: its taps come and go
         for place in (netns.path_of(pid), netns.path_of()):  # its namespace is ours if it has died and we come after it
             with contextlib.suppress(OSError, NetlinkError):  # whatever cannot be put back, the process must end
                 if netns.inode(place) == namespace:
@@ -134,13 +136,19 @@ def _alive(pid: int) -> bool:
     return name == PROGRAM.name[:COMM_BYTES] and rest.split()[0] != "Z"
 
 
-def _end(pid: int) -> None:
-    os.kill(pid, signal.SIGTERM)
+def _await_end(pid: int) -> bool:
+    """Whether a process has ended, after a while at most."""
     until = time.monotonic() + END_S
     while time.monotonic() < until:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
         if not _alive(pid):
-            return
+            return True
         time.sleep(0.01)
-    os.kill(pid, signal.SIGKILL)
+    return False
+
+
+def _end(pid: int) -> None:
+    os.kill(pid, signal.SIGTERM)
+    if not _await_end(pid):
+        os.kill(pid, signal.SIGKILL)

@@ -32,7 +32,7 @@ def _root():
 
 @pytest.fixture
 def lab_of():
-    """Starts a topology, by its name with settings or as it is; at most one at a time, on the backend that DYSCO_BACKEND names."""
+    """Starts a topology, by its name with settings or as it is; at most one at a time, on DYSCO_BACKEND's backend."""
     labs = []
 
     def start(topology, **settings):
