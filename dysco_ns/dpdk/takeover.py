@@ -34,7 +34,8 @@ class Pair:
 
     @property
     def wire_device(self) -> str:
-        return f"net_af_packet{self.tap.removeprefix('dysco')},iface={self.wire},framecnt=1024"
+        """Frames pass the interface's queueing discipline, as the kernel's do: links are shaped there, captures see them."""
+        return f"net_af_packet{self.tap.removeprefix('dysco')},iface={self.wire},framecnt=1024,qdisc_bypass=0"
 
     @property
     def host_device(self) -> str:
