@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 ROUTER = "r0"
 
@@ -34,6 +34,7 @@ class Host:
     behind: str = ROUTER  # the router or the edge that its link leads to
     agent: bool = True
     backend: str = "ebpf"  # of its agent
+    workers: int = 1  # dpdk: cores of its agent
 
     @property
     def address(self) -> str:
@@ -65,6 +66,15 @@ class Topology:
     @property
     def names(self) -> dict[str, str]:
         return {host.name: host.address for host in self.hosts}
+
+
+BACKENDS = ("ebpf", "dpdk", "mixed")
+
+
+def on_backend(host: Host, backend: str, workers: int = 1) -> Host:
+    """The host with its agent on this backend; "mixed": every other host has DPDK."""
+    dpdk = backend == "dpdk" or (backend == "mixed" and host.index % 2 == 1)
+    return replace(host, backend="dpdk", workers=workers) if dpdk and host.agent else host
 
 
 class Settings:
