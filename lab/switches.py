@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open vSwitch in user space: bridges of the netdev datapath in one namespace, linked in a line.
+
+A database, a daemon, sockets and pid files of their own, in one folder: whatever Open vSwitch the machine runs is not
+touched.  Both processes stay in the foreground and end with the lab, by their pids.  Without a controller's or anybody's
+rules a switch forwards as switches do: it learns which address is where.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lab.tool import ToolFailed, run
+from lab.topologies import Switch
+from middleboxes.box import Place
+
+READY_TIMEOUT_S = 10
+FIRST_TRUNK = 101  # OpenFlow's numbers of ports: hosts from 1 on, links to the switch before and to the next from here
+PLAIN = "priority=0,actions=normal"
+ANY_COOKIE = 0xFFFF_FFFF_FFFF_FFFF
+
+
+class Switches:
+    """All switches of a topology, in the namespace of `place`, where the hosts' links to-HOST end."""
+
+    def __init__(self, place: Place, folder: Path, switches: Sequence[Switch]) -> None:
+        self._place, self._folder = place, folder
+        self.names = tuple(switch.name for switch in switches)
+        self._switches = switches
+
+    # ---- up ----
+
+    def start(self) -> None:
+        """All bridges with their ports, linked, forwarding plainly.  ToolFailed says which process ended and why."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        database = self._folder / "conf.db"
+        run(["ovsdb-tool", "create", str(database)])
+        socket = self._folder / "db.sock"
+        server = self._daemon("ovsdb-server", str(database), f"--remote=punix:{socket}")
+        self._await(server, socket.exists)
+        self._vsctl("--no-wait", "init")
+        self._await(self._daemon("ovs-vswitchd", f"unix:{socket}"), lambda: self._folder.joinpath("ovs-vswitchd.ctl").exists())
+        self._link()
+        for number, switch in enumerate(self._switches, 1):
+            self._bridge(number, switch)
+        for name in self.names:
+            self.set_rules(name, [])
+
+    def _daemon(self, name: str, *words: str) -> subprocess.Popen[str]:
+        files = [f"--unixctl={self._folder / name}.ctl", f"--pidfile={self._folder / name}.pid", "-vconsole:warn"]
+        where = {key: str(self._folder) for key in ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR")}
+        with self._log(name).open("w") as log:
+            return self._place.popen([name, *words, *files], env=os.environ | where, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+    def _await(self, daemon: subprocess.Popen[str], up: Callable[[], bool]) -> None:
+        until = time.monotonic() + READY_TIMEOUT_S
+        while not up():
+            name = str(daemon.args[4])  # type: ignore[index]
+            if daemon.poll() is not None or time.monotonic() > until:
+                said = self._log(name).read_text().strip().splitlines()
+                raise ToolFailed([name], daemon.poll() or 0, said[-1] if said else "")
+            time.sleep(0.01)
+
+    def _link(self) -> None:
+        """A pair of interfaces between each switch and the next."""
+        lines = []
+        for here, there in zip(self.names, self.names[1:], strict=False):
+            lines += [f"link add {here}-{there} type veth peer name {there}-{here}"]
+            lines += [f"link set {one} up" for one in (f"{here}-{there}", f"{there}-{here}")]
+        self._place.run(["ip", "-batch", "-"], "\n".join(lines))
+
+    def _bridge(self, number: int, switch: Switch) -> None:
+        name, words = switch.name, []
+        for port, number_ in self.ports(name).items():
+            words += ["--", "add-port", name, port, "--", "set", "interface", port, f"ofport_request={number_}"]
+        identity = f"other-config:datapath-id={number:016x}"
+        self._vsctl("add-br", name, "--", "set", "bridge", name, "datapath_type=netdev", "fail-mode=secure",
+                    "protocols=OpenFlow13", identity, *words)  # fmt: skip
+
+    def ports(self, name: str) -> dict[str, int]:
+        """OpenFlow's number of each port of a switch, by its interface."""
+        at = self.names.index(name)
+        found = {f"to-{host}": i for i, host in enumerate(self._switches[at].hosts, 1)}
+        near = [other for other in (at - 1, at + 1) if 0 <= other < len(self.names)]
+        return found | {f"{name}-{self.names[other]}": FIRST_TRUNK + i for i, other in enumerate(near)}
+
+    # ---- use ----
+
+    def _vsctl(self, *words: str) -> str:
+        return run(["ovs-vsctl", f"--db=unix:{self._folder / 'db.sock'}", f"--timeout={READY_TIMEOUT_S}", *words])
+
+    def _ofctl(self, command: str, name: str, *words: str, stdin: str | None = None) -> str:
+        return run(["ovs-ofctl", "-O", "OpenFlow13", command, f"unix:{self._folder / name}.mgmt", *words], stdin)
+
+    def set_rules(self, name: str, rules: Sequence[str]) -> None:
+        """A switch has these rules (in the words of ovs-ofctl) besides plain forwarding, and no others."""
+        self._ofctl("replace-flows", name, "-", stdin="\n".join([PLAIN, *rules]) + "\n")
+
+    def drop_rules(self, cookie: int) -> None:
+        """No switch has rules of that cookie any more."""
+        for name in self.names:
+            self._ofctl("del-flows", name, f"cookie={cookie:#x}/{ANY_COOKIE:#x}")
+
+    def rules(self, name: str) -> int:
+        """How many rules a switch has, plain forwarding included."""
+        found = re.search(r"flow_count=(\d+)", self._ofctl("dump-aggregate", name))
+        assert found
+        return int(found[1])
+
+    def follow(self, controller: str) -> None:
+        """All switches take rules from a controller, such as tcp:127.0.0.1:6653."""
+        for name in self.names:
+            self._vsctl("set-controller", name, controller)
+
+    def unfollow(self) -> None:
+        for name in self.names:
+            self._vsctl("del-controller", name)
