@@ -24,7 +24,7 @@ from dysco_ns.agent.client import AgentClient
 from lab import shaping, state
 from lab.switches import Switches
 from lab.tool import run
-from lab.topologies import ROUTER, Host, Topology
+from lab.topologies import GATEWAY_MAC, ROUTER, Host, Topology
 from middleboxes.box import BoxFailed, Middlebox
 from middleboxes.iptables import Firewall, Nat
 
@@ -150,12 +150,14 @@ class Lab:
             Nat().start(self.place(host.name))
 
     def _addressing(self, host: Host) -> list[str]:
-        if self.topology.switches:
-            return [f"link set eth0 address {host.mac} up", f"address add {host.address}/16 dev eth0"]
-        return ["link set eth0 up", f"address add {host.address}/24 dev eth0", f"route add default via {host.gateway}"]
+        lines = ["link set eth0 up", f"address add {host.address}/24 dev eth0", f"route add default via {host.gateway}"]
+        if self.topology.switches:  # they answer nobody's ARP
+            lines[0] += f" address {host.mac}"
+            lines.append(f"neighbour add {host.gateway} lladdr {GATEWAY_MAC} dev eth0 nud permanent")
+        return lines
 
     def _configure_switches(self) -> None:
-        """The switches where the router would be; they see frames as on a cable, which hosts must have summed."""
+        """The switches that are the router; they see frames as on a cable, which hosts must have summed."""
         self.sysctl(ROUTER, SYSCTLS)
         self.batch(ROUTER, ["link set lo up", *(f"link set to-{host.name} up" for host in self.topology.hosts)])
         for host in self.topology.hosts:
@@ -164,7 +166,7 @@ class Lab:
                 self._shape(ROUTER, f"to-{host.name}", host.rate_mbps)
         self.state.folders.append(str(SWITCHES))
         self.state.save()
-        self.switches = Switches(self.place(ROUTER), SWITCHES, self.topology.switches)
+        self.switches = Switches(self.place(ROUTER), SWITCHES, self.topology)
         self.switches.start()
 
     def _configure_router(self) -> None:

@@ -2,7 +2,7 @@
 """Steering by rules of the switches, as most of service chaining does it (paper I and VI-A): what Dysco is compared with.
 
 One rule a hop: what a host sends into its switch goes to the next middlebox of the chain, whose address the rule writes
-into the frame; from there plain forwarding does.  Either a few static rules match all sessions, or a controller makes rules
+into the frame; beyond this switch plain forwarding goes by that.  Either a few static rules match all sessions, or a controller makes rules
 for each session when its first packet comes.
 """
 
@@ -26,11 +26,16 @@ from middleboxes.box import listening
 
 @dataclass(frozen=True)
 class Hop:
-    """What comes from `host` is to go to `to` (a MAC address)."""
+    """What comes into a switch by a port is to go to the next middlebox; ports by OpenFlow's numbers."""
 
     switch: str
-    port: int  # OpenFlow's number of the one at which the host is
-    to: str
+    port: int
+    to: str  # MAC address of the next
+    out: int
+
+    @property
+    def actions(self) -> str:
+        return f"mod_dl_dst:{self.to},output:{self.out}"
 
 
 def hops(topology: Topology, switches: Switches) -> tuple[list[Hop], list[Hop]]:
@@ -41,9 +46,10 @@ def hops(topology: Topology, switches: Switches) -> tuple[list[Hop], list[Hop]]:
 
 def _way(path: list[Host], topology: Topology, switches: Switches) -> list[Hop]:
     at = {host: switch.name for switch in topology.switches for host in switch.hosts}
+    pairs = [(at[here.name], here, there) for here, there in itertools.pairwise(path[:-1])]
     return [
-        Hop(at[here.name], switches.ports(at[here.name])[f"to-{here.name}"], there.mac)
-        for here, there in itertools.pairwise(path[:-1])
+        Hop(switch, switches.towards(switch, here.name), there.mac, switches.towards(switch, there.name))
+        for switch, here, there in pairs
     ]
 
 
@@ -63,7 +69,7 @@ def static_rules(topology: Topology, switches: Switches) -> Rules:
     """Rules for all sessions at once: what steering costs a packet, without what it costs a session."""
     ways = zip(("rightward", "leftward"), hops(topology, switches), strict=True)
     return _gathered([
-        (hop.switch, f"priority={controller.ASKING},{_match(hop, way)},actions=mod_dl_dst:{hop.to},normal")
+        (hop.switch, f"priority={controller.ASKING},{_match(hop, way)},actions={hop.actions}")
         for way, found in ways for hop in found
     ], switches)  # fmt: skip
 
@@ -124,5 +130,5 @@ def by_session_rules(lab: Lab, folder: Path, unknown: str = "forward") -> Iterat
 
 def _told(topology: Topology, switches: Switches) -> dict[str, object]:
     ways = zip(("rightward", "leftward"), hops(topology, switches), strict=True)
-    numbered = {way: [(switches.names.index(hop.switch) + 1, hop.port, hop.to) for hop in found] for way, found in ways}
+    numbered = {way: [(switches.names.index(hop.switch) + 1, hop.port, hop.to, hop.out) for hop in found] for way, found in ways}
     return {"switches": len(switches.names), **numbered}

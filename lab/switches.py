@@ -2,8 +2,8 @@
 """Open vSwitch in user space: bridges of the netdev datapath in one namespace, linked in a line.
 
 A database, a daemon, sockets and pid files of their own, in one folder: whatever Open vSwitch the machine runs is not
-touched.  Both processes stay in the foreground and end with the lab, by their pids.  Without a controller's or anybody's
-rules a switch forwards as switches do: it learns which address is where.
+touched.  Both processes stay in the foreground and end with the lab, by their pids.  Together the switches are the router
+of all subnets: the first that a packet meets writes its host's address into the frame, the others go by that.
 """
 
 from __future__ import annotations
@@ -17,22 +17,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab.tool import ToolFailed, run
-from lab.topologies import Switch
+from lab.topologies import GATEWAY_MAC, Topology
 from middleboxes.box import Place
 
 READY_TIMEOUT_S = 10
 FIRST_TRUNK = 101  # OpenFlow's numbers of ports: hosts from 1 on, links to the switch before and to the next from here
-PLAIN = "priority=0,actions=normal"
 ANY_COOKIE = 0xFFFF_FFFF_FFFF_FFFF
 
 
 class Switches:
     """All switches of a topology, in the namespace of `place`, where the hosts' links to-HOST end."""
 
-    def __init__(self, place: Place, folder: Path, switches: Sequence[Switch]) -> None:
-        self._place, self._folder = place, folder
-        self.names = tuple(switch.name for switch in switches)
-        self._switches = switches
+    def __init__(self, place: Place, folder: Path, topology: Topology) -> None:
+        self._place, self._folder, self._topology = place, folder, topology
+        self.names = tuple(switch.name for switch in topology.switches)
 
     # ---- up ----
 
@@ -48,9 +46,8 @@ class Switches:
         self._vsctl("--no-wait", "init")
         self._await(self._daemon("ovs-vswitchd", f"unix:{socket}"), lambda: self._folder.joinpath("ovs-vswitchd.ctl").exists())
         self._link()
-        for number, switch in enumerate(self._switches, 1):
-            self._bridge(number, switch)
-        for name in self.names:
+        for number, name in enumerate(self.names, 1):
+            self._bridge(number, name)
             self.set_rules(name, [])
 
     def _daemon(self, name: str, *words: str) -> subprocess.Popen[str]:
@@ -79,8 +76,8 @@ class Switches:
             lines += [f"link set {one} up" for one in (f"{here}-{there}", f"{there}-{here}")]
         self._place.run(["ip", "-batch", "-"], "\n".join(lines))
 
-    def _bridge(self, number: int, switch: Switch) -> None:
-        name, words = switch.name, []
+    def _bridge(self, number: int, name: str) -> None:
+        words = []
         for port, number_ in self.ports(name).items():
             words += ["--", "add-port", name, port, "--", "set", "interface", port, f"ofport_request={number_}"]
         identity = f"other-config:datapath-id={number:016x}"
@@ -90,11 +87,26 @@ class Switches:
     def ports(self, name: str) -> dict[str, int]:
         """OpenFlow's number of each port of a switch, by its interface."""
         at = self.names.index(name)
-        found = {f"to-{host}": i for i, host in enumerate(self._switches[at].hosts, 1)}
+        found = {f"to-{host}": i for i, host in enumerate(self._topology.switches[at].hosts, 1)}
         near = [other for other in (at - 1, at + 1) if 0 <= other < len(self.names)]
         return found | {f"{name}-{self.names[other]}": FIRST_TRUNK + i for i, other in enumerate(near)}
 
+    def towards(self, name: str, host: str) -> int:
+        """OpenFlow's number of the port of a switch at which a host is, or what leads to it."""
+        at, ports = self.names.index(name), self.ports(name)
+        its = next(i for i, switch in enumerate(self._topology.switches) if host in switch.hosts)
+        return ports[f"to-{host}" if its == at else f"{name}-{self.names[at + (1 if its > at else -1)]}"]
+
     # ---- use ----
+
+    def _plain(self, name: str) -> list[str]:
+        """Two rules for each host: what is for the router goes to it, and what has its address already."""
+        rules = []
+        for host in self._topology.hosts:
+            port = self.towards(name, host.name)
+            rules += [f"priority=1,dl_dst={host.mac},actions=output:{port}",
+                      f"priority=0,ip,dl_dst={GATEWAY_MAC},nw_dst={host.address},actions=mod_dl_dst:{host.mac},output:{port}"]  # fmt: skip
+        return rules
 
     def _vsctl(self, *words: str) -> str:
         return run(["ovs-vsctl", f"--db=unix:{self._folder / 'db.sock'}", f"--timeout={READY_TIMEOUT_S}", *words])
@@ -104,7 +116,7 @@ class Switches:
 
     def set_rules(self, name: str, rules: Sequence[str]) -> None:
         """A switch has these rules (in the words of ovs-ofctl) besides plain forwarding, and no others."""
-        self._ofctl("replace-flows", name, "-", stdin="\n".join([PLAIN, *rules]) + "\n")
+        self._ofctl("replace-flows", name, "-", stdin="\n".join([*self._plain(name), *rules]) + "\n")
 
     def drop_rules(self, cookie: int) -> None:
         """No switch has rules of that cookie any more."""

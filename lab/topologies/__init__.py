@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Topologies as data: what network.py makes real.  Each is a star of subnets around one router, or has switches in its place."""
+"""Topologies as data: what network.py makes real.  Each is a star of subnets around one router, or of switches that are it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 ROUTER = "r0"
+GATEWAY_MAC = "02:00:0a:00:00:01"  # of the router, where switches are it
 
 
 class BadSetting(Exception):
@@ -67,7 +68,7 @@ class Topology:
     congestion: str = "cubic"
     policies: tuple[Policy, ...] = ()
     steer: tuple[str, ...] = ()  # without agents: the router sends traffic through these, by static rules
-    switches: tuple[Switch, ...] = ()  # in a line, instead of the router's subnets: all hosts are in one network
+    switches: tuple[Switch, ...] = ()  # in a line: together they are the router
     settings: dict[str, str] = field(default_factory=dict)
 
     def host(self, name: str) -> Host:
@@ -154,5 +155,5 @@ DESCRIPTIONS = {
     "proxy": "client1..4, server1..4, one TCP-terminating proxy, one router (the paper's Fig. 12)",
     "border": "client1, client2 behind firewall and nat without agents; monitor, limiter1, limiter2, server (Fig. 15)",
     "shared": "client1..N whose sessions to one server share mb1..mbK; a scrubber that no chain has yet",
-    "switched": "client, mb1..mbN, server on three Open vSwitch switches in a line: one network without a router",
+    "switched": "client, mb1..mbN, server on three Open vSwitch switches in a line, which together are the router",
 }

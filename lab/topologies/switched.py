@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""client, mb1..mbN, server in one network of three switches in a line: the client is at the first, the middleboxes are at the
-second, the server is at the third, as the paper's machines are (V-A).
+"""client, mb1..mbN, server at three switches in a line, which route: the client is at the first, the middleboxes are at the
+second, the server is at the third.
 
 Who steers is the experiment's to say (lab/steering.py): rules of the switches, or Dysco over plain forwarding.
 """

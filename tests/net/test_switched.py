@@ -35,7 +35,7 @@ def test_dysco_chains_over_switches_that_only_forward(lab_of, tmp_path):
     lab = lab_of("switched", middleboxes=3)
     with talking(lab, tmp_path, sessions=5, seconds=1):
         assert len(sessions(lab, "mb2")) == 5
-        assert [lab.switches.rules(name) for name in lab.switches.names] == [1, 1, 1]
+        assert [lab.switches.rules(name) for name in lab.switches.names] == [10, 10, 10]
     processes = [p for p in lab.state.processes if p.name.startswith("ovs")]
     assert len(processes) == 2 and all(p.alive() for p in processes)
     lab.stop()

@@ -15,7 +15,7 @@ from lab.topologies import build
 @pytest.fixture
 def network(tmp_path):
     topology = build("switched", {"middleboxes": "3"})
-    return topology, Switches(None, tmp_path, topology.switches)
+    return topology, Switches(None, tmp_path, topology)
 
 
 def test_every_port_of_a_switch_has_a_number_of_its_own(network):
@@ -28,12 +28,18 @@ def test_a_hop_into_each_middlebox_each_way_and_none_to_the_ends(network):
     topology, switches = network
     mac = {host.name: host.mac for host in topology.hosts}
     rightward, leftward = hops(topology, switches)
-    assert [(hop.switch, hop.port, hop.to) for hop in rightward] == [
-        ("s1", 1, mac["mb1"]), ("s2", 1, mac["mb2"]), ("s2", 2, mac["mb3"]),
+    assert [(hop.switch, hop.port, hop.to, hop.out) for hop in rightward] == [
+        ("s1", 1, mac["mb1"], FIRST_TRUNK), ("s2", 1, mac["mb2"], 2), ("s2", 2, mac["mb3"], 3),
     ]  # fmt: skip
-    assert [(hop.switch, hop.port, hop.to) for hop in leftward] == [
-        ("s3", 1, mac["mb3"]), ("s2", 3, mac["mb2"]), ("s2", 2, mac["mb1"]),
+    assert [(hop.switch, hop.port, hop.to, hop.out) for hop in leftward] == [
+        ("s3", 1, mac["mb3"], FIRST_TRUNK), ("s2", 3, mac["mb2"], 2), ("s2", 2, mac["mb1"], 1),
     ]  # fmt: skip
+
+
+def test_a_switch_knows_the_way_to_every_host(network):
+    _, switches = network
+    ways = {name: [switches.towards(name, host) for host in ("client", "mb2", "server")] for name in switches.names}
+    assert ways == {"s1": [1, 101, 101], "s2": [101, 2, 102], "s3": [101, 101, 1]}
 
 
 def test_static_rules_match_the_ports_of_the_policy(network):
@@ -58,7 +64,7 @@ def test_the_controller_reads_the_five_tuple_behind_ip_options(options):
 
 
 def test_the_controller_is_told_by_a_file(tmp_path):
-    (tmp_path / "told.json").write_text('{"switches": 1, "rightward": [[1, 1, "02:00:0a:00:01:02"]], "leftward": []}')
+    (tmp_path / "told.json").write_text('{"switches": 1, "rightward": [[1, 1, "02:00:0a:00:01:02", 2]], "leftward": []}')
     told = Told.read(tmp_path / "told.json")
     assert told.switches == 1 and told.rightward[0][2] == "02:00:0a:00:01:02"
 
