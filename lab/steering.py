@@ -113,7 +113,6 @@ def by_session_rules(lab: Lab, folder: Path, unknown: str = "forward") -> Iterat
     switches = switches_of(lab)
     told = folder / "controller.json"
     told.write_text(json.dumps(_told(lab.topology, switches)))
-    _set(switches, asking_rules(lab.topology, switches, unknown))
     with (folder / "controller.log").open("w") as log:
         process = lab.popen(ROUTER, controller.command(told), stdout=subprocess.PIPE, stderr=log)
     try:
@@ -121,6 +120,7 @@ def by_session_rules(lab: Lab, folder: Path, unknown: str = "forward") -> Iterat
         wait_until(heard, READY_TIMEOUT_S, "the controller listens")  # switches that come earlier wait a second
         switches.follow(controller.ADDRESS)
         wait_for(process, "ready")
+        _set(switches, asking_rules(lab.topology, switches, unknown))
         yield
     finally:
         switches.unfollow()

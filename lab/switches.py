@@ -130,10 +130,11 @@ class Switches:
         return int(found[1])
 
     def follow(self, controller: str) -> None:
-        """All switches take rules from a controller, such as tcp:127.0.0.1:6653."""
+        """All switches take rules from a controller, such as tcp:127.0.0.1:6653.  It begins with no rules at all."""
         for name in self.names:
             self._vsctl("set-controller", name, controller)
 
     def unfollow(self) -> None:
+        """They obey nobody, and have no rules."""
         for name in self.names:
             self._vsctl("del-controller", name)
