@@ -2,8 +2,8 @@
 """Steering by rules of the switches, as most of service chaining does it (paper I and VI-A): what Dysco is compared with.
 
 One rule a hop: what a host sends into its switch goes to the next middlebox of the chain, whose address the rule writes
-into the frame; beyond this switch plain forwarding goes by that.  Either a few static rules match all sessions, or a controller makes rules
-for each session when its first packet comes.
+into the frame; beyond this switch plain forwarding goes by that.  Either a few static rules match all sessions, or a
+controller makes rules for each session when its first packet comes.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def asking_rules(topology: Topology, switches: Switches, unknown: str) -> Rules:
 
 
 def _set(switches: Switches, rules: Rules) -> None:
-    for name, of_switch in rules.items():
-        switches.set_rules(name, of_switch)
+    for name in switches.names:
+        switches.set_rules(name, rules.get(name, []))
 
 
 def switches_of(lab: Lab) -> Switches:
@@ -104,7 +104,7 @@ def by_static_rules(lab: Lab) -> Iterator[None]:
     try:
         yield
     finally:
-        _set(switches, dict.fromkeys(switches.names, []))
+        _set(switches, {})
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def by_session_rules(lab: Lab, folder: Path, unknown: str = "forward") -> Iterat
     finally:
         switches.unfollow()
         end(process)
-        _set(switches, dict.fromkeys(switches.names, []))
+        _set(switches, {})
 
 
 def _told(topology: Topology, switches: Switches) -> dict[str, object]:

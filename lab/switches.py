@@ -54,7 +54,9 @@ class Switches:
         files = [f"--unixctl={self._folder / name}.ctl", f"--pidfile={self._folder / name}.pid", "-vconsole:warn"]
         where = {key: str(self._folder) for key in ("OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR")}
         with self._log(name).open("w") as log:
-            return self._place.popen([name, *words, *files], env=os.environ | where, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            return self._place.popen(
+                [name, *words, *files], env=os.environ | where, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
@@ -104,8 +106,9 @@ class Switches:
         rules = []
         for host in self._topology.hosts:
             port = self.towards(name, host.name)
-            rules += [f"priority=1,dl_dst={host.mac},actions=output:{port}",
-                      f"priority=0,ip,dl_dst={GATEWAY_MAC},nw_dst={host.address},actions=mod_dl_dst:{host.mac},output:{port}"]  # fmt: skip
+            routed = f"ip,dl_dst={GATEWAY_MAC},nw_dst={host.address}"
+            rules.append(f"priority=1,dl_dst={host.mac},actions=output:{port}")
+            rules.append(f"priority=0,{routed},actions=mod_dl_dst:{host.mac},output:{port}")
         return rules
 
     def _vsctl(self, *words: str) -> str:

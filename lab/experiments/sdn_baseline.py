@@ -13,7 +13,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lab import steering
@@ -39,7 +38,7 @@ CPU_BOUND = True
 MODES = ("static", "sdn", "dysco")
 FLOOD_PORT, BULK_PORT = PORT + 1, PORT + 2
 GROWTH = (1, 25, 50, 100, 200)  # sessions that are open at once
-HOLD_MS, WAIT_S = 700, 60
+HOLD_MS, DRAIN_S, WAIT_S = 700, 15, 60
 NAT_AT = 2  # the middlebox that becomes a NAT; those beyond it are what rules may miss
 # who steers, and what becomes of packets that no rule knows
 CASES = {"sdn": "forward", "dysco": "", "sdn nat forward": "forward", "sdn nat drop": "drop", "dysco nat": ""}
@@ -66,7 +65,7 @@ def plan(settings: Settings, profile: str) -> Plan:
     window = settings.integer("window_ms", 2000 if paper else 500, 50, 60_000)
     sessions = settings.integer("sessions", 200 if paper else 40, 1, 1000)
     most = settings.integer("most", 1000 if paper else GROWTH[-1], 1, 2000)
-    growth = tuple(n for n in (*GROWTH, 400, 1000) if n < most) + (most,)
+    growth = (*(n for n in (*GROWTH, 400, 1000) if n < most), most)
     count = settings.integer("middleboxes", 4, NAT_AT + 1, 8)
     topology = settings.topology("switched", middleboxes=count, dysco="off")
     return Plan(topology, rounds, connects, window, sessions, growth)
@@ -151,7 +150,8 @@ def _case(lab: Lab, plan: Plan, record: Recorder, case: str, unknown: str) -> No
 def _counted(lab: Lab, host: str) -> Iterator[Callable[[], int]]:
     """How many sessions have come by: repeated SYNs count once."""
     chain = "INPUT" if host == SERVER else "FORWARD"
-    with rule(lab, host, chain, ["-p", "tcp", "--syn", "--dport", PORTS.replace("-", ":"), *first_of_each("sessions")], "mangle"):
+    begins = ["-p", "tcp", "--syn", "--dport", PORTS.replace("-", ":"), *first_of_each("sessions")]
+    with rule(lab, host, chain, begins, "mangle"):
         yield lambda: rule_packets(lab.place(host), "mangle", chain)[0][0]
 
 
@@ -159,9 +159,11 @@ def _hashed(lab: Lab, plan: Plan, record: Recorder, case: str) -> bulk.Compariso
     address, name = lab.topology.host(SERVER).address, case.replace(" ", "-")
     reports = [record.raw / f"{name}-{end}.jsonl" for end in ("client", "server")]
     with lab.service(SERVER, bulk.server_command(address, BULK_PORT, reports[1])):
-        load = bulk.client_command(address, BULK_PORT, reports[0], sessions=plan.sessions, seconds=1, message=2000, every_us=20_000,
-                                   seed=record.seed)  # fmt: skip
-        lab.popen("client", [*load, "--drain-seconds", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait(WAIT_S)
+        load = bulk.client_command(
+            address, BULK_PORT, reports[0], sessions=plan.sessions, seconds=1, message=1000, every_us=100_000, seed=record.seed
+        )
+        load += ["--drain-seconds", str(2 if "drop" in case else DRAIN_S)]  # what cannot come about is not waited for
+        lab.popen("client", load, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait(WAIT_S)
     return bulk.compare([(bulk.read_report(reports[0]), bulk.read_report(reports[1]))])
 
 
@@ -194,16 +196,16 @@ def _costs(samples: Any, metrics: dict[str, float]) -> list[Claim]:
         metrics[f"connect_us_p50_{mode}"], metrics[f"connects_{mode}"] = float(times.median()), float(len(times))
         metrics[f"goodput_mbps_{mode}"] = statistics.median(rounds_of(samples, mode, "goodput_mbps"))
     for mode, text in (("sdn", "rules for each session"), ("dysco", "Dysco")):
-        pairs = [rounds_of(samples, which, "connect_us") for which in (mode, "static")]
-        over[mode], interval = compared(*pairs, "difference")
+        with_it, static = (rounds_of(samples, which, "connect_us") for which in (mode, "static"))
+        over[mode], interval = compared(with_it, static, "difference")
         metrics[f"connect_over_us_{mode}"] = over[mode]
         claims.append(claim(f"over_{mode}", f"connect(), {text}, over static rules", "-", over[mode], "us", ">= 0", shape=False,
                             ci95=interval))  # fmt: skip
     claims.append(claim("slower", "what a controller adds to connect() over what Dysco adds", "more than 1",
                         over["sdn"] / max(over["dysco"], 1.0), "", ">= 1"))  # fmt: skip
     for mode, text in (("sdn", "rules for each session"), ("dysco", "Dysco")):
-        pairs = [rounds_of(samples, which, "goodput_mbps") for which in (mode, "static")]
-        ratio, interval = compared(*pairs, "ratio")
+        with_it, static = (rounds_of(samples, which, "goodput_mbps") for which in (mode, "static"))
+        ratio, interval = compared(with_it, static, "ratio")
         metrics[f"goodput_ratio_{mode}"] = ratio
         claims.append(claim(f"goodput_{mode}", f"goodput, {text}, over static rules", "about 1", ratio, "", ">= 0.9", shape=False,
                             ci95=interval))  # fmt: skip

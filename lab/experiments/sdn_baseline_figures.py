@@ -35,7 +35,8 @@ def draw(run: RunDirectory, summary: Summary) -> list[Path]:
 
 def _draw_costs(drawing: Drawing, samples: Any, summary: Summary) -> None:
     rounds = len(rounds_of(samples, "dysco", "goodput_mbps"))
-    caption = f"{summary.metrics['connects_dysco']:.0f} connects each, {rounds} rounds in turns; bars: 95 % interval of the median"
+    connects = summary.metrics["connects_dysco"]
+    caption = f"{connects:.0f} connects each, {rounds} rounds in turns; bars: 95 % interval of the median"
     with drawing.figure("costs", caption, (9.5, 4.2), ncols=2, width_ratios=(2.4, 1)) as (_, (left, right)):
         for x, (mode, (label, colour, marker)) in enumerate(LOOKS.items()):
             times = samples[(samples.subject == mode) & (samples.quantity == "connect_us")].value.tolist()

@@ -44,7 +44,7 @@ def test_dysco_chains_over_switches_that_only_forward(lab_of, tmp_path):
 
 def test_a_switch_process_that_ends_is_one_line(lab_of, monkeypatch):
     monkeypatch.setattr("lab.switches.Switches._link", lambda self: self._await(self._daemon("ovs-vswitchd", "--nonsense"), bool))
-    with pytest.raises(ToolFailed, match="ovs-vswitchd.* ended with 1: .*nonsense") as failed:
+    with pytest.raises(ToolFailed, match=r"ovs-vswitchd.* ended with 1: .*nonsense") as failed:
         lab_of("switched", middleboxes=1)
     assert "\n" not in str(failed.value)
 

@@ -58,7 +58,7 @@ def test_only_what_comes_from_the_client_asks_the_controller(network, unknown, c
 
 @pytest.mark.parametrize("options", [b"", b"\1" * 4])
 def test_the_controller_reads_the_five_tuple_behind_ip_options(options):
-    header = bytes([0x45 + len(options) // 4]) + bytes(8) + b"\6" + bytes(2) + bytes([10, 0, 0, 2]) + bytes([10, 0, 5, 2]) + options
+    header = bytes([0x45 + len(options) // 4]) + bytes(8) + b"\6" + bytes(2) + bytes([10, 0, 0, 2, 10, 0, 5, 2]) + options
     frame = bytes(12) + b"\x08\x00" + header + struct.pack("!HH", 40000, 5001) + bytes(16)
     assert five_tuple(frame) == ("10.0.0.2", 40000, "10.0.5.2", 5001)
 
@@ -71,5 +71,5 @@ def test_the_controller_is_told_by_a_file(tmp_path):
 
 def test_a_python_package_that_is_missing_is_one_line():
     environment.need(("python:json",), "x")
-    with pytest.raises(environment.MissingTool, match="x needs the Python package no_such_module, .*`make setup` installs it"):
+    with pytest.raises(environment.MissingTool, match=r"x needs the Python package no_such_module, .*`make setup` installs it"):
         environment.need(("python:no_such_module",), "x")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The os-ken application: a packet of a session that no rule knows comes up; its rules go down, then the packet goes on.
 
-One rule takes a session at each switch to the next middlebox, in each direction: what comes from the hop before, with the
-session's five-tuple, gets the address of the next hop, and beyond this switch plain forwarding goes by that.  The packet waits until every
-switch has confirmed its rules (barrier): no switch may see it before.
+A rule takes a session at a switch to its next middlebox, in each direction: what comes from the hop before, with the
+session's five-tuple, gets the address of the next hop, and beyond this switch plain forwarding goes by that.  The packet
+waits until every switch has confirmed its rules (barrier): no switch may see it before.
 """
 
 from __future__ import annotations
@@ -85,18 +85,18 @@ class Steering(OSKenApp):  # type: ignore[misc]  # os-ken has no types
             (told.rightward, session),
             (told.leftward, (destination, port, source, source_port)),
         ):
-            for switch, from_port, *to in hops:
-                self._add_rule(self._datapaths[switch], from_port, ends, *to)
+            for switch, from_port, to, to_port in hops:
+                self._add_rule(self._datapaths[switch], from_port, ends, to, to_port)
         used = {switch for switch, *_ in told.rightward + told.leftward}
         barriers = {(switch, self._barrier(self._datapaths[switch])) for switch in used}
         self._waiting[session] = Waiting(message.datapath, message.match["in_port"], message.data, barriers)
 
-    def _add_rule(self, datapath: Any, in_port: int, session: Tuple, to: str, out_port: int) -> None:
+    def _add_rule(self, datapath: Any, in_port: int, session: Tuple, to: str, to_port: int) -> None:
         protocol, parser = datapath.ofproto, datapath.ofproto_parser
         source, source_port, destination, port = session
         match = parser.OFPMatch(in_port=in_port, eth_type=0x0800, ip_proto=6, ipv4_src=source, ipv4_dst=destination,
                                 tcp_src=source_port, tcp_dst=port)  # fmt: skip
-        actions = [parser.OFPActionSetField(eth_dst=to), parser.OFPActionOutput(out_port)]
+        actions = [parser.OFPActionSetField(eth_dst=to), parser.OFPActionOutput(to_port)]
         apply = parser.OFPInstructionActions(protocol.OFPIT_APPLY_ACTIONS, actions)
         datapath.send_msg(parser.OFPFlowMod(datapath, cookie=COOKIE, priority=SESSION, match=match, instructions=[apply],
                                             idle_timeout=IDLE_S))  # fmt: skip
@@ -122,4 +122,6 @@ class Steering(OSKenApp):  # type: ignore[misc]  # os-ken has no types
         """The packet goes through the switch's rules again: now there is one for it."""
         protocol, parser = waiting.datapath.ofproto, waiting.datapath.ofproto_parser
         actions = [parser.OFPActionOutput(protocol.OFPP_TABLE)]
-        waiting.datapath.send_msg(parser.OFPPacketOut(waiting.datapath, protocol.OFP_NO_BUFFER, waiting.port, actions, waiting.frame))
+        waiting.datapath.send_msg(
+            parser.OFPPacketOut(waiting.datapath, protocol.OFP_NO_BUFFER, waiting.port, actions, waiting.frame)
+        )
