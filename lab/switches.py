@@ -126,9 +126,10 @@ class Switches:
         for name in self.names:
             self._ofctl("del-flows", name, f"cookie={cookie:#x}/{ANY_COOKIE:#x}")
 
-    def rules(self, name: str) -> int:
-        """How many rules a switch has, plain forwarding included."""
-        found = re.search(r"flow_count=(\d+)", self._ofctl("dump-aggregate", name))
+    def rules(self, name: str, cookie: int | None = None) -> int:
+        """How many rules a switch has, of a cookie or all, plain forwarding included."""
+        which = [] if cookie is None else [f"cookie={cookie:#x}/{ANY_COOKIE:#x}"]
+        found = re.search(r"flow_count=(\d+)", self._ofctl("dump-aggregate", name, *which))
         assert found
         return int(found[1])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from lab.experiments.framework.recorder import Recorder
 from lab.experiments.sdn_baseline_figures import draw
 from lab.faults import rule
 from lab.impair import first_of_each
-from lab.network import Lab
+from lab.network import Lab, wait_until
 from lab.results import Claim, RunDirectory, Summary, claim
+from lab.switches import Switches
 from lab.tools import bulk, connect, controller, flood
 from lab.topologies import Settings, Topology
 from lab.topologies.switched import PORTS, SERVER
@@ -38,7 +40,7 @@ CPU_BOUND = True
 MODES = ("static", "sdn", "dysco")
 FLOOD_PORT, BULK_PORT = PORT + 1, PORT + 2
 GROWTH = (1, 25, 50, 100, 200)  # sessions that are open at once
-HOLD_MS, DRAIN_S, WAIT_S = 700, 15, 60
+HOLD_MS, LATE_S, DRAIN_S, WAIT_S = 1000, 0.2, 15, 60
 NAT_AT = 2  # the middlebox that becomes a NAT; those beyond it are what rules may miss
 # who steers, and what becomes of packets that no rule knows
 CASES = {"sdn": "forward", "dysco": "", "sdn nat forward": "forward", "sdn nat drop": "drop", "dysco nat": ""}
@@ -107,13 +109,20 @@ def _grow(lab: Lab, plan: Plan, record: Recorder, mode: str) -> None:
     """Rules at each switch, and sessions that agents know, while so many sessions are open."""
     switches, address = steering.switches_of(lab), lab.topology.host(SERVER).address
     for count in (0, *plan.growth):
-        switches.drop_rules(controller.COOKIE)  # of sessions before
+        wait_until(lambda: _forgotten(switches), WAIT_S, "no session before has rules")
         with _open(lab, address, count):
             for name in switches.names:
                 record(f"{mode}_{name}", f"rules_{count}", switches.rules(name))
             for host in lab.state.agents:
                 live = [s for s in lab.agent(host).request("sessions")["sessions"] if s["state"] == "established"]
                 record(f"{mode}_{host}", f"sessions_{count}", len(live))
+
+
+def _forgotten(switches: Switches) -> bool:
+    """Drops the rules of sessions; false if the last packet of one that is over has just brought them back."""
+    switches.drop_rules(controller.COOKIE)
+    time.sleep(LATE_S)
+    return not any(switches.rules(name, controller.COOKIE) for name in switches.names)
 
 
 @contextmanager

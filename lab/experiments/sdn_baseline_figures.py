@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.experiments.framework.costs import rounds_of
-from lab.experiments.framework.figures import COLOURS, MODES, Drawing, cdf, series
+from lab.experiments.framework.figures import COLOURS, MODES, Drawing, series
 from lab.results import RunDirectory, Summary
 from lab.statistics import median_interval
 
@@ -17,7 +17,7 @@ LOOKS = {  # label, colour, marker
     "sdn": ("rules for each session", COLOURS[5], "^"),
     "dysco": MODES["dysco"],
 }
-SWITCHES = {"s1": "client's switch", "s2": "middleboxes' switch", "s3": "server's switch"}
+SWITCHES = {"s1": ("client's switch", "-"), "s2": ("middleboxes' switch", "-"), "s3": ("server's switch", "--")}
 NAT_CASES = {
     "sdn nat forward": ("rules; else forwarded", COLOURS[5]),
     "sdn nat drop": ("rules; else dropped", COLOURS[1]),
@@ -39,12 +39,13 @@ def _draw_costs(drawing: Drawing, samples: Any, summary: Summary) -> None:
     caption = f"{connects:.0f} connects each, {rounds} rounds in turns; bars: 95 % interval of the median"
     with drawing.figure("costs", caption, (9.5, 4.2), ncols=2, width_ratios=(2.4, 1)) as (_, (left, right)):
         for x, (mode, (label, colour, marker)) in enumerate(LOOKS.items()):
-            times = samples[(samples.subject == mode) & (samples.quantity == "connect_us")].value.tolist()
-            cdf(left, times, colour, label)
+            times = samples[(samples.subject == mode) & (samples.quantity == "connect_us")].value.sort_values().tolist()
+            shares = [100 * (i + 1) / len(times) for i in range(len(times))]
+            left.step(times, shares, where="post", color=colour, linewidth=2, label=f"{label}: {statistics.median(times):,.0f} us")
             goodput = rounds_of(samples, mode, "goodput_mbps")
             series(right, [(x, statistics.median(goodput), median_interval(goodput))], label, colour, marker)
-        left.set(xscale="log", xlabel="connect() (us)", ylabel="sessions (%)", title="Setting a session up")
-        left.legend(loc="lower right")
+        left.set(xscale="log", xlabel="connect() (us)", ylabel="sessions (%)", title="Setting a session up", ylim=(0, 145), yticks=range(0, 101, 20))
+        left.legend(loc="upper left", title="median")
         right.set_xticks(range(len(LOOKS)), [label.replace(" ", "\n", 1) for label, _, _ in LOOKS.values()], fontsize=9)
         right.set(ylabel="goodput (Mbit/s)", ylim=(0, None), xlim=(-0.5, len(LOOKS) - 0.5), title="Goodput")
 
@@ -62,9 +63,10 @@ def _draw_rules(drawing: Drawing, samples: Any) -> None:
     with drawing.figure("rules", "1 run; sessions open at once", (9, 4.2), ncols=2, sharey=True) as (_, (left, right)):
         for mode, (label, colour, marker) in LOOKS.items():
             total = table[mode].sum(axis=1)
-            left.plot(total.index, total.values, color=colour, marker=marker, linewidth=1.8, label=label)
-        for (switch, name), colour in zip(SWITCHES.items(), COLOURS, strict=False):
-            right.plot(table.index, table["sdn"][switch].values, color=colour, marker="o", linewidth=1.8, label=name)
+            size = 9 if mode == "static" else 5  # it lies below another one
+            left.plot(total.index, total.values, color=colour, marker=marker, markersize=size, linewidth=1.8, label=label)
+        for (switch, (name, line)), colour in zip(SWITCHES.items(), COLOURS, strict=False):
+            right.plot(table.index, table["sdn"][switch].values, line, color=colour, marker="o", linewidth=1.8, label=name)
         left.set(xlabel="sessions", ylabel="rules", title="All switches")
         right.set(xlabel="sessions", title="Each switch, rules for each session")
         for axis in (left, right):
