@@ -41,10 +41,12 @@ def _draw_costs(drawing: Drawing, samples: Any, summary: Summary) -> None:
         for x, (mode, (label, colour, marker)) in enumerate(LOOKS.items()):
             times = samples[(samples.subject == mode) & (samples.quantity == "connect_us")].value.sort_values().tolist()
             shares = [100 * (i + 1) / len(times) for i in range(len(times))]
-            left.step(times, shares, where="post", color=colour, linewidth=2, label=f"{label}: {statistics.median(times):,.0f} us")
+            name = f"{label}: {statistics.median(times):,.0f} us"
+            left.step(times, shares, where="post", color=colour, linewidth=2, label=name)
             goodput = rounds_of(samples, mode, "goodput_mbps")
             series(right, [(x, statistics.median(goodput), median_interval(goodput))], label, colour, marker)
-        left.set(xscale="log", xlabel="connect() (us)", ylabel="sessions (%)", title="Setting a session up", ylim=(0, 145), yticks=range(0, 101, 20))
+        left.set(xscale="log", xlabel="connect() (us)", ylabel="sessions (%)", title="Setting a session up")
+        left.set(ylim=(0, 145), yticks=range(0, 101, 20))
         left.legend(loc="upper left", title="median")
         right.set_xticks(range(len(LOOKS)), [label.replace(" ", "\n", 1) for label, _, _ in LOOKS.values()], fontsize=9)
         right.set(ylabel="goodput (Mbit/s)", ylim=(0, None), xlim=(-0.5, len(LOOKS) - 0.5), title="Goodput")
