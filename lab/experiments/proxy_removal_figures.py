@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.experiments import proxy_removal_arms as arms
-from lab.experiments.framework.figures import ALARM, COLOURS, Drawing, cdf
+from lab.experiments.framework.figures import ALARM, COLOURS, Drawing, cdf, distribution
 from lab.results import RunDirectory, Summary
+from lab.statistics import percentile
 
 RTT_WINDOW_S = 0.25
 
@@ -83,13 +84,13 @@ def _throttles(drawing: Drawing, samples: Any, removals: list[float]) -> None:
         for name, colour in zip(found, COLOURS, strict=False):
             goodput = arms.goodput(samples, name, 0.2)
             left.plot(goodput.index, goodput.values, color=colour, linewidth=1.6, label=name)
-            cdf(right, [us / 1000 for us in arms.values(samples, name, "old_path_drained_us")], colour, name, "ms")
+            distribution(right, [us / 1e6 for us in arms.values(samples, name, "old_path_drained_us")], colour)
         for at in removals:
             left.axvline(at, color=ALARM, linewidth=1, linestyle="--")
-        left.set(xlabel="time (s)", ylabel="goodput, both directions (Mbit/s)", ylim=(0, None))
+        left.set(xlabel="time (s)", ylabel="goodput, both directions (Mbit/s)", ylim=(0, 1.25 * left.get_ylim()[1]))
         left.set_title("The most window offered while an old path lives")
-        left.legend(loc="lower right")
-        right.set(xscale="log", xlabel="until the old path is drained (ms)", ylabel="sessions (%)")
+        left.legend(loc="upper left", ncols=len(found))
+        right.set(xlabel="until the old path is drained (s)", ylabel="sessions (%)", xlim=(0, None))
 
 
 def _losses(drawing: Drawing, samples: Any) -> None:
@@ -97,10 +98,12 @@ def _losses(drawing: Drawing, samples: Any) -> None:
     found = [name for name in arms.names(samples) if name == "throttle off" or name.startswith("loss")]
     with drawing.figure("messages-lost", "1 run each") as (_, axis):
         for name, colour in zip(found, COLOURS, strict=False):
-            cdf(axis, arms.values(samples, name, "reconfig_us"), colour, "none lost" if name == "throttle off" else name)
+            values, label = arms.values(samples, name, "reconfig_us"), "none lost" if name == "throttle off" else name
+            distribution(axis, values, colour, f"{label}: p80 {percentile(values, 0.8):,.0f} us, largest {max(values):,.0f} us")
         axis.set(xscale="log", xlabel="reconfiguration time (us)", ylabel="reconfigurations (%)")
         axis.set_title("Control messages lost on purpose")
-        axis.legend(loc="lower right")
+        axis.set(ylim=(0, 145), yticks=range(0, 101, 20))
+        axis.legend(loc="upper left")
 
 
 def draw(run: RunDirectory, summary: Summary) -> list[Path]:

@@ -75,12 +75,12 @@ def carry(lab: Lab, plan: Plan, record: Recorder, raw: Path) -> Seen:
         sampler = Sampler(plan.interval_s, _probe(proxy, lab.pid(PROXY)))
         sampler.start()
         zero = record.zero()
+        asking = _echo(lab, plan, raw)
         clients = [_client(lab, plan, record, raw, pair) for pair in range(1, plan.pairs + 1)]
         for client in clients:
             wait_for(client, "connected")
         with suppress(LabFailed):  # connected is what the kernel has taken: the proxy may be behind
-            wait_until(lambda: proxy.counters().get("open", plan.total) >= plan.total, ACCEPT_TIMEOUT_S, "all accepted")
-        asking = _echo(lab, plan, raw, zero)
+            wait_until(lambda: proxy.counters().get("open", plan.total + 1) > plan.total, ACCEPT_TIMEOUT_S, "all accepted")
         with _losing(lab, plan.loss_pct):
             removals, echo_session = _remove_pairs(lab, plan, proxy, zero, record)
             _wait_for_end(clients, plan, zero, record)
@@ -150,10 +150,10 @@ def _client(lab: Lab, plan: Plan, record: Recorder, raw: Path, pair: int) -> Any
     return lab.popen(f"client{pair}", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def _echo(lab: Lab, plan: Plan, raw: Path, zero: float) -> Any:
+def _echo(lab: Lab, plan: Plan, raw: Path) -> Any:
     """Short messages among the load of pair 1, until shortly before its end."""
-    seconds = plan.seconds - (time.monotonic() - zero) - 0.5
-    command = echo.client_command(plan.topology.host(PROXY).address, ECHO_PORTS[0], seconds, ECHO_EVERY_MS, raw / "echo.txt")
+    address, seconds = plan.topology.host(PROXY).address, plan.seconds - 1
+    command = echo.client_command(address, ECHO_PORTS[0], seconds, ECHO_EVERY_MS, raw / "echo.txt")
     return lab.popen("client1", command, stderr=subprocess.DEVNULL)
 
 

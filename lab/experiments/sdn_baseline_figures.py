@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.experiments.framework.costs import rounds_of
-from lab.experiments.framework.figures import COLOURS, MODES, Drawing, series
+from lab.experiments.framework.figures import COLOURS, MODES, Drawing, distribution, series
 from lab.results import RunDirectory, Summary
 from lab.statistics import median_interval
 
@@ -39,10 +39,8 @@ def _draw_costs(drawing: Drawing, samples: Any, summary: Summary) -> None:
     caption = f"{connects:.0f} connects each, {rounds} rounds in turns; bars: 95 % interval of the median"
     with drawing.figure("costs", caption, (9.5, 4.2), ncols=2, width_ratios=(2.4, 1)) as (_, (left, right)):
         for x, (mode, (label, colour, marker)) in enumerate(LOOKS.items()):
-            times = samples[(samples.subject == mode) & (samples.quantity == "connect_us")].value.sort_values().tolist()
-            shares = [100 * (i + 1) / len(times) for i in range(len(times))]
-            name = f"{label}: {statistics.median(times):,.0f} us"
-            left.step(times, shares, where="post", color=colour, linewidth=2, label=name)
+            times = samples[(samples.subject == mode) & (samples.quantity == "connect_us")].value.tolist()
+            distribution(left, times, colour, f"{label}: {statistics.median(times):,.0f} us")
             goodput = rounds_of(samples, mode, "goodput_mbps")
             series(right, [(x, statistics.median(goodput), median_interval(goodput))], label, colour, marker)
         left.set(xscale="log", xlabel="connect() (us)", ylabel="sessions (%)", title="Setting a session up")
