@@ -38,6 +38,7 @@ class Row:
     key: str = ""
     unit: str = ""
     why: str = ""
+    needs: str = ""  # a setting that not every run of it has
 
 
 ROWS = (
@@ -67,9 +68,9 @@ ROWS = (
     Row("V-C, Fig. 14", "four of five reconfigurations, under load", "60 us", "proxy-removal", "p80", "us"),
     Row("V-C, Fig. 14", "the slowest reconfiguration, under load", "220 us", "proxy-removal", "max", "us"),
     Row("V-C, Fig. 14", "the slow ones are lost messages: p99 with one of five lost, over none", "more", "proxy-removal",
-        "loss_tail"),
+        "loss_tail", needs="arms=on"),
     Row("V-C", "goodput during removals, windows closed, over min(w, 16 KiB)", "significantly lower", "proxy-removal",
-        "throttle_zero"),
+        "throttle_zero", needs="arms=on"),
     Row("V-C, Fig. 14", "four of five, sessions lightly loaded, one by one", "60 us", "bench", "reconfig_p80", "us"),
     Row("V-C, Fig. 14", "the same, signed", "60 us", "bench", "reconfig_hmac_p80", "us"),
     Row("V-C, Fig. 16", "goodput follows the limiters: largest deviation of a step", "1 : 2.5 : 4.4", "nat-firewall", "steps"),
@@ -110,6 +111,8 @@ def _answer(row: Row) -> tuple[str, str]:
             low_high = f" [{shown(claim['ci95'][0])}, {shown(claim['ci95'][1])}]" if claim["ci95"] else ""
             return f"{shown(claim['value'])} {claim['unit'] or row.unit}".strip() + low_high, claim["verdict"] + doubt
     value = summary["metrics"].get(row.key)
+    if value is None and row.needs:
+        return "-", f"no reference run with {row.needs}: `{command} SET={row.needs}`"
     return (f"{shown(value)} {row.unit}".strip(), "measured" + doubt) if value is not None else ("-", "not in its reference run")
 
 

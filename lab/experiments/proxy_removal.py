@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lab.collect import read_events
@@ -87,7 +88,8 @@ def measure(plan: Runs, record: Recorder) -> None:
 
 def _record(record: Recorder, plan: Plan, seen: Seen) -> None:
     _record_goodput(record, plan)
-    _record_events(record, seen.facts)
+    record.facts |= _told(record.raw, seen.facts)
+    _record_times(record, seen.facts)
     _record_proxy(record, seen.proxy)
     for at, us in echo.read_report(record.raw / "echo.txt"):
         record("client1", "rtt_us", us, at / 1e9)
@@ -100,18 +102,25 @@ def _record_goodput(record: Recorder, plan: Plan) -> None:
                 record(f"pair{pair}", quantity, received * 8 / 1e6 / ((at - before) / 1e9), at / 1e9)
 
 
-def _record_events(record: Recorder, facts: dict[str, Any]) -> None:
-    """What became of the sessions of the pairs, as their agents told it; the session for round trips is none of them."""
-    told = [(host, event) for host, event in read_events(record.raw) if event.get("session") != facts["echo_session"]]
-    done = [(host, event) for host, event in told if event["event"] == "reconfigured"]
-    for host, event in done:
-        for name in TIMES:
+def _of_pairs(raw: Path, facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Events of the sessions of the pairs; the session for round trips is none of them."""
+    return [(host, event) for host, event in read_events(raw) if event.get("session") != facts.get("echo_session")]
+
+
+def _record_times(record: Recorder, facts: dict[str, Any]) -> None:
+    for host, event in _of_pairs(record.raw, facts):
+        for name in TIMES if event["event"] == "reconfigured" else ():
             if event[name] is not None:
                 record(host, name, event[name], event["ts_ns"] / 1e9)
-    gone = [event["ts_ns"] for _, event in told if event["event"] == "old_path_gone"]
-    record.facts |= {
-        "reconfigured": len({event["session"] for _, event in done}),
-        "reconfigurations_failed": sum(event["event"] == "reconfig_failed" for _, event in told),
+
+
+def _told(raw: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What became of the sessions, as the agents told it."""
+    events = [event for _, event in _of_pairs(raw, facts)]
+    gone = [event["ts_ns"] for event in events if event["event"] == "old_path_gone"]
+    return {
+        "reconfigured": len({event["session"] for event in events if event["event"] == "reconfigured"}),
+        "reconfigurations_failed": sum(event["event"] == "reconfig_failed" for event in events),
         "last_gone_s": (max(gone) - facts["zero_ns"]) / 1e9 if gone else None,
     }
 
@@ -131,6 +140,8 @@ def _record_proxy(record: Recorder, rows: list[tuple[float, dict[str, float]]]) 
 
 def summarise(run: RunDirectory) -> Summary:
     manifest, samples = run.manifest(), run.samples()
+    if "reconfigured" not in manifest:  # older runs have it in their raw events only
+        manifest |= _told(run.raw, manifest)
     metrics = _metrics(run, manifest, samples)
     further, arm_claims = arms.summed_up(samples, manifest.get("arm_removals_s", []))
     testable = bool(manifest["dysco"])
