@@ -71,7 +71,7 @@ def carry(lab: Lab, plan: Plan, record: Recorder, raw: Path) -> Seen:
         stack.enter_context(lab.box(PROXY, proxy))
         collector = stack.enter_context(collecting(lab, raw))
         _tune(lab, plan)
-        before = {name: tcp_counters(lab.pid(name)) for name in topology.names}
+        before = _tcp(lab)
         sampler = Sampler(plan.interval_s, _probe(proxy, lab.pid(PROXY)))
         sampler.start()
         zero = record.zero()
@@ -93,9 +93,7 @@ def carry(lab: Lab, plan: Plan, record: Recorder, raw: Path) -> Seen:
         time.sleep(0.3)
         rows = sampler.finish()
         sockets = lab.run(PROXY, ["ss", "-Htan", "state", "connected", "exclude", "time-wait"]).splitlines()
-        after = {name: tcp_counters(lab.pid(name)) for name in topology.names}
-        (raw / "tcp.json").write_text(json.dumps({"before": before, "after": after}))
-        (raw / "agents.json").write_text(json.dumps({n: lab.agent(n).request("stats")["counters"] for n in lab.state.agents}))
+        _write_counters(lab, raw, before)
         for server in servers:
             end(server)
     facts = {
@@ -103,6 +101,15 @@ def carry(lab: Lab, plan: Plan, record: Recorder, raw: Path) -> Seen:
         "zero_ns": int(zero * 1e9), "removals": removals, "proxy_sockets_after": len(sockets), "echo_session": echo_session,
     }  # fmt: skip
     return Seen(facts, rows)
+
+
+def _tcp(lab: Lab) -> dict[str, dict[str, int]]:
+    return {name: tcp_counters(lab.pid(name)) for name in lab.topology.names}
+
+
+def _write_counters(lab: Lab, raw: Path, before: dict[str, dict[str, int]]) -> None:
+    (raw / "tcp.json").write_text(json.dumps({"before": before, "after": _tcp(lab)}))
+    (raw / "agents.json").write_text(json.dumps({n: lab.agent(n).request("stats")["counters"] for n in lab.state.agents}))
 
 
 def _proxy(plan: Plan, raw: Path) -> TcpProxy | Nginx | HAProxy:
@@ -170,7 +177,7 @@ def _losing(lab: Lab, loss_pct: int) -> Iterator[None]:
 
 def _remove_pairs(
     lab: Lab, plan: Plan, proxy: Leaves, zero: float, record: Recorder
-) -> tuple[list[dict[str, Any]], str]:  # fmt: skip
+) -> tuple[list[dict[str, Any]], str]:
     """What the proxy has said of each pair, and the ID of the session for round trips."""
     removals, echo_session = [], ""
     for pair, at in enumerate(plan.removals, 1):
