@@ -117,7 +117,7 @@ def _record_times(record: Recorder, facts: dict[str, Any]) -> None:
 def _told(raw: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """What became of the sessions, as the agents told it."""
     events = [event for _, event in _of_pairs(raw, facts)]
-    gone = [event["ts_ns"] for event in events if event["event"] == "old_path_gone"]
+    gone = [event["ts_ns"] for _, event in read_events(raw) if event["event"] == "old_path_gone"]  # of any session
     return {
         "reconfigured": len({event["session"] for event in events if event["event"] == "reconfigured"}),
         "reconfigurations_failed": sum(event["event"] == "reconfig_failed" for event in events),

@@ -211,7 +211,7 @@ def _costs(samples: Any, metrics: dict[str, float]) -> list[Claim]:
         claims.append(claim(f"over_{mode}", f"connect(), {text}, over static rules", "-", over[mode], "us", ">= 0", shape=False,
                             ci95=interval))  # fmt: skip
     claims.append(claim("slower", "what a controller adds to connect() over what Dysco adds", "more than 1",
-                        over["sdn"] / max(over["dysco"], 1.0), "", ">= 1"))  # fmt: skip
+                        over["sdn"] / max(over["dysco"], 1.0), "", ">= 1", shape=False))  # fmt: skip
     for mode, text in (("sdn", "rules for each session"), ("dysco", "Dysco")):
         with_it, static = (rounds_of(samples, which, "goodput_mbps") for which in (mode, "static"))
         ratio, interval = compared(with_it, static, "ratio")

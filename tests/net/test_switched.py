@@ -50,6 +50,7 @@ def test_a_switch_process_that_ends_is_one_line(lab_of, monkeypatch):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(480)
 def test_rules_steer_until_a_nat_changes_the_five_tuple_and_dysco_does_not_mind(tmp_path):
     """The experiment sdn-baseline, as small as it goes (35 s)."""
     settings = [word for setting in SMALL for word in ("--set", setting)]
