@@ -98,5 +98,5 @@ def test_who_waits_for_an_old_path_that_does_not_drain_gives_up(net):
     net.lost = lambda host, s: False
     net.quiet = False
     net.run(0.2)
-    net.finish(net.pairs, seconds=200, allowed=("reset", "skipped", "tsval_behind_max"), forgiven=LATE)
+    net.finish(net.pairs, seconds=200, allowed=("reset", "skipped_bytes_max", "stale_news_max", "tsval_behind_max"), forgiven=LATE)
     net.emptied(seconds=200)
