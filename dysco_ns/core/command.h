@@ -120,12 +120,6 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 	if (r->flags & RECONFIG_CANCEL && c->kind != COMMAND_CANCEL)
 		return REFUSED_BAD_STATE;
 	s->lock_until_ns = port_now() + LOCK_LEASE_NS;
-	if (c->kind == COMMAND_REPEAT && r->phase == PHASE_HANDSHAKE) {
-		u32 hop = new_path_syn(p, nonce);
-		if (hop)
-			port_send_copy(p, hop);
-		return hop ? REFUSED_NOT : REFUSED_NO_ROUTE;
-	}
 	u32 type = MESSAGE_REQUEST_LOCK, flags = 0, beta = 0;
 	if (c->kind == COMMAND_CANCEL) {
 		port_lock(r);
@@ -158,6 +152,11 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 		beta = r->beta_out;
 		flags = CONTROL_BETA | (r->flags & RECONFIG_BETA_IN ? CONTROL_BETA_KNOWN : 0) |
 			(r->flags & RECONFIG_DRAINED ? CONTROL_DRAINED : 0) | (r->flags & RECONFIG_GO ? CONTROL_GO : 0);
+	} else if (r->phase == PHASE_HANDSHAKE) { /* the request goes along: a lock between the anchors is a lease */
+		u32 hop = new_path_syn(p, nonce);
+		if (!hop)
+			return REFUSED_NO_ROUTE;
+		port_send_copy(p, hop);
 	} else if (r->phase != PHASE_LOCKING) {
 		return REFUSED_BAD_STATE;
 	}
@@ -208,7 +207,7 @@ INLINE u32 command_forget_attempt(struct packet *p, const struct command *c)
 	return REFUSED_NOT;
 }
 
-/* What had to wait has gone: from here on segments leave at once. */
+/* What had to wait has gone: from here on segments leave at once.  Not yet if another came meanwhile: it would be overtaken. */
 INLINE u32 command_unpark(const struct command *c)
 {
 	u64 nonce = c->nonce;
@@ -219,8 +218,11 @@ INLINE u32 command_unpark(const struct command *c)
 		return REFUSED_NO_SESSION;
 	struct five_tuple new_in = r->new_in;
 	port_lock(r);
-	r->flags &= ~(u32)RECONFIG_PARK;
+	u32 waits = r->parked != c->parked;
+	r->flags &= waits ? ~0u : ~(u32)RECONFIG_PARK;
 	port_unlock(r);
+	if (waits)
+		return REFUSED_BUSY;
 	settle(r, port_egress(&r->out_key), port_ingress(&new_in), nonce, c->side & 1, 0);
 	return REFUSED_NOT;
 }
@@ -301,6 +303,8 @@ INLINE u32 command_trigger(struct packet *p, struct scratch *x, struct config *c
 		return REFUSED_NO_SESSION;
 	if (s->flags & SESSION_NAT)
 		return REFUSED_NAT; /* our message would be the first of its five-tuple */
+	if (s->flags & SESSION_FORWARDED)
+		return REFUSED_FORWARDED; /* it would not come from the address by which we are known there */
 	struct control_message *m = control_message(x);
 	struct five_tuple leftward = reversed(&s->left_sub);
 	__builtin_memset(m, 0, sizeof(*m));

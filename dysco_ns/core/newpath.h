@@ -139,11 +139,11 @@ INLINE int new_path_ack(struct packet *p, struct scratch *x, const struct reconf
 }
 
 /* Left anchor: it may have got lost, and a firewall on the way does not know our window's scale.  Release makes the other anchor
- * ready all the same, so this is said again until that is answered, or bytes have come that only an anchor sends that is ready:
- * one that has settled would pass the window on. */
+ * ready all the same, so this is said again until that is answered, or bytes have come or been echoed by the new path as only
+ * an anchor does that is ready: one that has settled would pass the window on, and an old timestamp. */
 INLINE void new_path_assert(struct packet *p, struct scratch *x, const struct reconfig *r)
 {
-	if (!r->heard_ns && !(r->flags & RECONFIG_FIRST_NEW) && !new_path_ack(p, x, r))
+	if (!r->heard_ns && !(r->flags & (RECONFIG_FIRST_NEW | RECONFIG_BETA_OUT)) && !new_path_ack(p, x, r))
 		port_send_copy(p, r->new_next_hop);
 }
 

@@ -385,6 +385,7 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	else if (x->lists.ends)
 		s->flags = SESSION_ENDS;
 	s->flags |= nat | s->new_path.fins;
+	s->outside = nat & SESSION_FORWARDED ? sent.dst : 0;
 	struct entry *taken = port_egress(&back);
 	if (taken) {
 		enum contest contest = five_tuple_contest(taken, nonce);

@@ -222,6 +222,7 @@ INLINE void plan_out(struct out_plan *plan, struct reconfig *r, const struct seg
 	plan->tell_beta = bytes_on_new && !(r->flags & (RECONFIG_TIMESTAMPS | RECONFIG_BETA_OUT | RECONFIG_PARK));
 	if (r->flags & RECONFIG_PARK && !plan->was_parked) { /* nothing but the handshake has gone on the new path: it can be cancelled */
 		plan->park = bytes_on_new;
+		r->parked += bytes_on_new && !plan->old_bytes ? s->length : 0; /* what straddles is dropped */
 		plan->new = 0;
 	}
 	if (plan->old && s->flags & TCP_ACK)
