@@ -119,7 +119,7 @@ BY_HAND = (
     Mutant("a proxy's sockets never hear the end", "datapath.h", "\tif (!(s->flags & TCP_FIN))\n\t\treturn VERDICT_DROP;",
            "\tif (1)\n\t\treturn VERDICT_DROP;"),
     Mutant("echoes of what a proxy will say", "timestamps.h",
-           "seq_min(s->tsecr - r->ts_offset + r->beta_in, r->ts_in_seen)", "s->tsecr - r->ts_offset + r->beta_in"),
+           "r->flags & RECONFIG_CLOCKS ? seq_min(echo, r->ts_in_seen) : echo", "echo"),
     Mutant("a NAT keeps what waited for the SYN as it came in", "setup.h",
            "\tif (!pending && !(s->flags & SESSION_FIRST))\n\t\tegress_forget(&s->right_tuple, nonce);",
            "\tif (0)\n\t\tegress_forget(&s->right_tuple, nonce);"),
