@@ -292,15 +292,15 @@ INLINE int anchor_ingress(struct packet *p)
 		return VERDICT_PASS;
 	if (told_late(s, e))
 		return VERDICT_DROP;
-	if (!r || r->phase == PHASE_DONE) {
+	int new_path = r && r->phase >= PHASE_HANDSHAKE && r->phase != PHASE_DONE && same_tuple(&key, &r->new_in);
+	if (new_path && s->flags & TCP_SYN)
+		return r->flags & RECONFIG_LEFT_ANCHOR ? new_path_confirm(p, x, r) : VERDICT_DROP;
+	if (r && r->phase != PHASE_DONE && s->flags & TCP_SYN && e->flags & ENTRY_OPTIONS)
+		return VERDICT_DROP; /* of the new path before this, late: it was for this anchor alone */
+	if (!r || r->phase == PHASE_DONE || s->flags & TCP_SYN) { /* a handshake's segment, repeated, is what it was */
 		segment_translate(s, &e->to);
 		return segment_write(p) ? VERDICT_DROP : VERDICT_PASS;
 	}
-	int new_path = r->phase >= PHASE_HANDSHAKE && same_tuple(&key, &r->new_in);
-	if (new_path && s->flags & TCP_SYN)
-		return r->flags & RECONFIG_LEFT_ANCHOR ? new_path_confirm(p, x, r) : VERDICT_DROP;
-	if (s->flags & TCP_SYN && e->flags & ENTRY_OPTIONS)
-		return VERDICT_DROP; /* of the new path before this, late: it was for this anchor alone */
 	struct in_plan plan = {};
 	u64 now = port_now();
 	plan_in_start(&plan, s, e, r, new_path);

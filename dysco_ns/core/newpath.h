@@ -138,12 +138,17 @@ INLINE int new_path_ack(struct packet *p, struct scratch *x, const struct reconf
 	return frame_finish(p, 0);
 }
 
+INLINE int right_is_ready(const struct reconfig *r)
+{
+	return r->heard_ns || r->flags & (RECONFIG_FIRST_NEW | RECONFIG_BETA_OUT);
+}
+
 /* Left anchor: it may have got lost, and a firewall on the way does not know our window's scale.  Release makes the other anchor
  * ready all the same, so this is said again until that is answered, or bytes have come or been echoed by the new path as only
  * an anchor does that is ready: one that has settled would pass the window on, and an old timestamp. */
 INLINE void new_path_assert(struct packet *p, struct scratch *x, const struct reconfig *r)
 {
-	if (!r->heard_ns && !(r->flags & (RECONFIG_FIRST_NEW | RECONFIG_BETA_OUT)) && !new_path_ack(p, x, r))
+	if (!right_is_ready(r) && !new_path_ack(p, x, r))
 		port_send_copy(p, r->new_next_hop);
 }
 
@@ -281,7 +286,7 @@ INLINE int new_path_confirm(struct packet *p, struct scratch *x, struct reconfig
 		r->flags |= RECONFIG_SYN_ACK | (syn_ack->timestamp_at ? RECONFIG_TIMESTAMPS : 0);
 	}
 	port_unlock(r);
-	if (cancelled)
+	if (cancelled || right_is_ready(r))
 		return VERDICT_DROP;
 	return new_path_ack(p, x, r) ? VERDICT_DROP : port_redirect(p, r->new_next_hop);
 }

@@ -55,6 +55,12 @@ struct setup_lists {
 	struct new_path new_path;
 };
 
+/* What a session leaves behind that comes back to a middlebox by another path, setup.h. */
+struct left_behind {
+	u32 txid;               /* by which it had left; 0: it has not been here, or had not left */
+	struct five_tuple graves[2];    /* ingress keys of the paths that it had: what is late on them is swallowed */
+};
+
 /* A pass over the session table, expiry.h. */
 struct expiry_pass {
 	u64 now, linger_ns, idle_ns, beat_ns;
@@ -80,6 +86,7 @@ struct scratch {
 	u32 view_length;
 	struct filter_machine machine;
 	struct expiry_pass expiry;
+	struct left_behind behind;
 };
 enum { FRAME_IP = 16, FRAME_TCP = FRAME_IP + 20 };
 

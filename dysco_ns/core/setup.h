@@ -354,10 +354,27 @@ INLINE u32 nat_apply(struct five_tuple *session, const struct five_tuple *sent, 
 	return (source ? SESSION_NAT : 0) | (destination ? SESSION_FORWARDED : 0);
 }
 
+INLINE void left_behind_note(struct left_behind *behind, const struct session *s)
+{
+	behind->txid = s->flags & SESSION_LEFT_CHAIN ? s->txid : 0;
+	behind->graves[0] = s->left_sub;
+	behind->graves[1] = reversed(&s->right_sub);
+}
+
+/* A tombstone for a path of before, if the session has not come back by the same ports. */
+INLINE void grave_dig(struct scratch *x, u64 nonce, const struct five_tuple *at)
+{
+	struct five_tuple key = *at;
+
+	if (!key.dport || port_ingress(&key))
+		return;
+	entry_start(x, nonce, SIDE_LEFT, &key)->flags = ENTRY_TOMBSTONE;
+	port_put_ingress(&key, &x->entry);
+}
+
 /* The record and entries of a session whose SYN came from the left.  < 0: no room, or a tuple is taken; by a session that
  * lives: *alive is its nonce. */
-INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce, const struct five_tuple *key, u32 left_txid,
-			     u64 *alive)
+INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce, const struct five_tuple *key, u64 *alive)
 {
 	struct setup_message *m = (struct setup_message *)x->message;
 	struct session *s = &x->session;
@@ -374,9 +391,12 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	for (int i = 0; i < MAX_MIDDLEBOXES; i++)
 		s->chain[i] = x->lists.chain[i];
 	s->new_path = x->lists.new_path;
-	s->left_txid = left_txid;
-	if (left_txid)
-		transaction_note(s, left_txid);
+	s->left_txid = x->behind.txid;
+	if (s->left_txid)
+		transaction_note(s, s->left_txid);
+	s->buried[0] = x->behind.graves[0];
+	s->buried[1] = x->behind.graves[1];
+	s->burials = 2;
 	if (s->new_path.txid) {
 		transactions_begin(s, s->new_path.txid);
 		known_by(s, SIDE_RIGHT, nonce, s->chain_length == 1 ? s->new_path.handle : nonce);
@@ -409,6 +429,8 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	see_tsval(&e->seen, x->segment.tsval);
 	if (no_room(port_put_ingress(key, e)))
 		return -1;
+	grave_dig(x, nonce, &x->behind.graves[0]);
+	grave_dig(x, nonce, &x->behind.graves[1]);
 	e = entry_start(x, nonce, SIDE_LEFT, &wire_back);
 	if (no_room(port_put_egress(&back, e)))
 		return -1;
@@ -418,8 +440,6 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	e->flags = ENTRY_PENDING;
 	return no_room(port_put_egress(&session, e));
 }
-
-INLINE u32 txid_of_leaving(const struct session *s) { return s->flags & SESSION_LEFT_CHAIN ? s->txid : 0; }
 
 /* A new path brings back a session that has left this middlebox, by the port that it had: no repeated SYN. */
 INLINE int another_path(const struct scratch *x, const struct session *s)
@@ -447,14 +467,15 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 
 	u64 old = e ? e->nonce : 0;
 	struct session *s = e ? port_session(&old) : 0;
-	u32 left_txid = 0;
+	__builtin_memset(&x->behind, 0, sizeof(x->behind));
 	if (e && (old != nonce || !s || another_path(x, s))) {
 		u32 grave = old != nonce && e->flags & ENTRY_TOMBSTONE; /* its session has another path by now, or none here */
 		if (s && !s->over_ns && !grave) {
 			port_count(COUNT_DROP_COLLISION);
 			return old == nonce ? VERDICT_DROP : session_challenge(p, old);
 		}
-		left_txid = s && old == nonce ? txid_of_leaving(s) : 0;
+		if (s && old == nonce)
+			left_behind_note(&x->behind, s);
 		if (!grave)
 			session_forget(s, old);
 		ingress_forget(key, old);
@@ -469,10 +490,11 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 			port_count(COUNT_DROP_COLLISION);
 			return VERDICT_DROP;
 		}
-		left_txid = before ? txid_of_leaving(before) : left_txid;
+		if (before)
+			left_behind_note(&x->behind, before);
 		session_forget(before, nonce); /* it has left this middlebox (or never quite came), and comes back */
 		u64 alive = 0;
-		if (session_join_left(x, config, nonce, key, left_txid, &alive)) {
+		if (session_join_left(x, config, nonce, key, &alive)) {
 			if (!alive)
 				session_forget(&x->session, nonce);
 			return alive ? session_challenge(p, alive) : VERDICT_DROP;

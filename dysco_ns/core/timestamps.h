@@ -31,8 +31,10 @@ INLINE void timestamps_out(struct out_timestamps *ts, struct reconfig *r, const 
 	}
 	u32 floor = r->flags & RECONFIG_BETA_IN ? ts_held_in(r) : r->ts_in0;
 	ts->new_tsecr = floor;
-	if (r->flags & RECONFIG_TS_OFFSET && r->flags & RECONFIG_BETA_IN)
-		ts->new_tsecr = seq_max(floor, seq_min(s->tsecr - r->ts_offset + r->beta_in, r->ts_in_seen));
+	if (!(r->flags & RECONFIG_TS_OFFSET) || !(r->flags & RECONFIG_BETA_IN))
+		return;
+	u32 echo = s->tsecr - r->ts_offset + r->beta_in; /* what a proxy has said last may be later than anything from beyond it */
+	ts->new_tsecr = seq_max(floor, r->flags & RECONFIG_CLOCKS ? seq_min(echo, r->ts_in_seen) : echo);
 }
 
 /* Raises a TSval to what was delivered last. */

@@ -4,7 +4,7 @@
 
 #include "sim.h"
 
-enum { RTO_US = 30000, RTO_MAX_US = 2000000, CWND = 24, ACK_DELAY_US = 2000, MAX_WINDOW = 1 << 20, FEW = 8 };
+enum { RTO_US = 30000, RTO_MAX_US = 2000000, CWND = 24, ACK_DELAY_US = 2000, MAX_WINDOW = 1 << 20 };
 
 static uint32_t clock_of(const struct tcp *t) { return (uint32_t)(t->sim->now / 1000) + t->ts_offset; }
 static uint32_t offset_of(uint32_t seq, uint32_t isn) { return seq - isn - 1; }
@@ -296,10 +296,8 @@ static int take_ack(struct tcp *t, const struct view *v)
 		if (v->sack[i].from == v->ack && v->ack == t->snd_una)
 			sim_wrong(s, "host %d was shown SACK at its acknowledgment %u: reneging", t->host, v->ack);
 	}
-	/* where the network reorders, an echo from before the other anchor knew beta may come when all has settled; elsewhere a few do,
-	 * seldom */
-	int late = !sim_orderly(s) || s->outcome.late_echoes < FEW;
-	if (v->has_ts && v->flags & F_ACK && late && after(t->ts_offset, v->tsecr))
+	/* where the network reorders, an echo from before the other anchor knew beta may come when all has settled */
+	if (v->has_ts && v->flags & F_ACK && !sim_orderly(s) && after(t->ts_offset, v->tsecr))
 		s->outcome.late_echoes++;
 	else if (v->has_ts && v->flags & F_ACK && (after(v->tsecr, clock_of(t)) || after(t->ts_offset, v->tsecr)))
 		sim_wrong(s, "host %d was echoed %u, its clock went from %u to %u", t->host, v->tsecr, t->ts_offset, clock_of(t));

@@ -76,7 +76,7 @@ def test_every_invariant_holds(scenario, chain, part, who):
 
 
 def test_many_seeds():
-    done = subprocess.run([LIBRARY.parent / "sim", "401", "2400"], capture_output=True, text=True, check=False)
+    done = subprocess.run([LIBRARY.parent / "sim", "1", "2000"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + "replay: build/sim SEED SEED trace"
 
 
@@ -111,7 +111,7 @@ def test_a_session_that_nobody_hurries_gets_every_chain_that_it_is_asked_for():
 # ---- what there is beside forwarders ----
 
 BESIDES = {
-    "proxies that terminate TCP leave": ({"proxy": 2, "chain": 2}, "proxies_gone", 100),
+    "proxies that terminate TCP leave": ({"proxy": 2, "chain": 2}, "proxies_gone", 95),
     "end hosts move": ({"moves": 6}, "moved", 20),
     "a host dies with the sessions that need it": ({"dies": 1, "chain": 2}, "lost", 20),
     "old messages come again": ({"replays": 25, "reconfigurations": 6}, "replayed", 400),
