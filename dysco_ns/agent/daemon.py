@@ -300,9 +300,10 @@ def own_interfaces(before: Sequence[netns.Interface] = ()) -> list[netns.Interfa
     left out is said once."""
     found = netns.interfaces()
     kept = sorted(found, key=lambda i: i not in before)[:MAX_INTERFACES]  # stable: others in the kernel's order
-    if (left_out := [i.address for i in found if i not in kept]) and (not before or len(before) < MAX_INTERFACES):
-        print(f"{len(found)} addresses here, and an agent serves {MAX_INTERFACES}: sessions by {', '.join(left_out)} are left alone",
-              file=sys.stderr, flush=True)  # fmt: skip
+    left_out = ", ".join(i.address for i in found if i not in kept)
+    if left_out and len(before) < MAX_INTERFACES:
+        line = f"{len(found)} addresses here, and an agent serves {MAX_INTERFACES}: sessions by {left_out} are left alone"
+        print(line, file=sys.stderr, flush=True)
     return [i for i in found if i in kept]
 
 
