@@ -11,14 +11,10 @@ import pytest
 from lab.network import wait_until
 from lab.results import ROOT
 from lab.tools import bulk
-from tests.net.conftest import transfer
+from tests.net.conftest import sessions, talking, transfer
 
 PORT = 5001
 CONNECT = str(ROOT / "build" / "connect")
-
-
-def sessions(lab, host):
-    return lab.agent(host).request("sessions")["sessions"]
 
 
 def die(lab, host):
@@ -70,33 +66,14 @@ def test_an_old_path_that_fails_loses_the_session_and_leaves_nothing(lab_of, tmp
     assert "session_lost" in {e["event"] for e in told}
 
 
-def test_when_source_ports_run_out_the_destination_port_varies(lab_of):
+def test_when_source_ports_run_out_the_destination_port_varies(lab_of, tmp_path):
     """More sessions at once between two hosts than there are source ports for subsessions."""
     lab = lab_of("chain", middleboxes=1)
-    address, count = lab.topology.host("server").address, 7000
+    count = 7000
     lab.run("client", ["sysctl", "-qw", "net.ipv4.ip_local_port_range=33000 60999"])
-    code = f"""
-import resource, socket, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
-open_ = [socket.create_connection(("{address}", {PORT}), timeout=10) for _ in range({count})]
-for s in open_: s.sendall(b"x")
-print(sum(s.recv(1) == b"y" for s in open_))
-"""
-    serve = f"""
-import resource, selectors, socket
-resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
-l = socket.create_server(("", {PORT}), backlog=4096); sel = selectors.DefaultSelector(); sel.register(l, 1)
-print("ready", flush=True)
-while True:
-    for key, _ in sel.select():
-        if key.fileobj is l: sel.register(l.accept()[0], 1)
-        elif key.fileobj.recv(1): key.fileobj.sendall(b"y")
-        else: sel.unregister(key.fileobj); key.fileobj.close()
-"""
-    with lab.service("server", [sys.executable, "-u", "-c", serve]):
-        said = lab.run("client", [sys.executable, "-c", code])
-    assert int(said) == count
-    ports = {s["right"].rsplit(":", 1)[1] for s in sessions(lab, "client")}
+    with talking(lab, tmp_path, sessions=count, message=100, every_us=30_000_000) as talk:
+        ports = {s["right"].rsplit(":", 1)[1] for s in sessions(lab, "client")}
+    assert (talk.compared.sessions, talk.compared.clean) == (count, True), talk.compared.reasons
     assert len(ports) > 1  # PORT, and what was drawn when its 6384 source ports were used up
     assert "drop_no_port" not in lab.agent("client").request("stats")["counters"]
 
