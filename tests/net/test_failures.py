@@ -11,6 +11,7 @@ import pytest
 from lab.network import wait_until
 from lab.results import ROOT
 from lab.tools import bulk
+from lab.topologies import ROUTER
 from tests.net.conftest import sessions, talking, transfer
 
 PORT = 5001
@@ -66,15 +67,33 @@ def test_an_old_path_that_fails_loses_the_session_and_leaves_nothing(lab_of, tmp
     assert "session_lost" in {e["event"] for e in told}
 
 
+HOLD = """
+import resource, socket, sys, threading
+resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
+if sys.argv[1] == "listen":
+    listener = socket.create_server((sys.argv[2], 5001), backlog=4096); print("ready", flush=True)
+    held = [listener.accept() for _ in iter(int, 1)]
+held = [socket.create_connection((sys.argv[2], 5001), timeout=10) for _ in range(int(sys.argv[1]))]
+print("ready", flush=True); threading.Event().wait()
+"""
+
+
 def test_when_source_ports_run_out_the_destination_port_varies(lab_of, tmp_path):
-    """More sessions at once between two hosts than there are source ports for subsessions."""
+    """So many sessions are open at once that the others find no source port for their subsession any more."""
     lab = lab_of("chain", middleboxes=1)
-    count = 7000
+    server, other = lab.topology.host("server").address, "10.99.0.2"  # its sessions to the middlebox use the same ports
+    lab.run("server", ["ip", "address", "add", f"{other}/32", "dev", "lo"])
+    lab.run(ROUTER, ["ip", "route", "add", other, "via", server])
     lab.run("client", ["sysctl", "-qw", "net.ipv4.ip_local_port_range=33000 60999"])
-    with talking(lab, tmp_path, sessions=count, message=100, every_us=30_000_000) as talk:
-        ports = {s["right"].rsplit(":", 1)[1] for s in sessions(lab, "client")}
-    assert (talk.compared.sessions, talk.compared.clean) == (count, True), talk.compared.reasons
-    assert len(ports) > 1  # PORT, and what was drawn when its 6384 source ports were used up
+    lab.agent("client").request("policy_add", filter=f"tcp and dst host {other}", chain=["mb1"], ends_at="server")
+    with (
+        lab.service("server", [sys.executable, "-c", HOLD, "listen", other]),
+        lab.service("client", [sys.executable, "-c", HOLD, "6384", other]),
+        talking(lab, tmp_path, sessions=50, seconds=1) as talk,
+    ):
+        found = [s["right"].rsplit(":", 1)[1] for s in sessions(lab, "client") if server in s["tuple"]]
+    assert (talk.compared.sessions, talk.compared.clean) == (50, True), talk.compared.reasons
+    assert len(set(found)) > 10, found  # drawn, as the source ports for PORT are used up
     assert "drop_no_port" not in lab.agent("client").request("stats")["counters"]
 
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from lab.network import wait_until
 from lab.results import ROOT
 from lab.tools.longline import delayed
@@ -38,7 +40,7 @@ time.sleep(float(at) - time.time())
 s.connect((peer, int(other)))
 said, heard = hashlib.sha256(), hashlib.sha256()
 def say():
-    for _ in range(100):
+    for _ in range(20):
         data = os.urandom(5000); said.update(data); s.sendall(data)
     s.shutdown(socket.SHUT_WR)
 talk = threading.Thread(target=say); talk.start()
@@ -47,6 +49,7 @@ talk.join(); print(said.hexdigest(), heard.hexdigest())
 """
 
 
+@pytest.mark.long
 def test_both_ends_open_at_once_and_are_one_session(lab_of):
     """Each SYN is under way for a while and meets the other; both have a policy, and one chain is as good as the other."""
     lab = lab_of("chain", middleboxes=2, initial=0)

@@ -112,7 +112,11 @@ def test_a_classifier_chooses_the_next_middlebox_of_each_session(lab_of, tmp_pat
     server, box = (lab.topology.host(h).address for h in ("server", "mb2"))
     before, seen = interface_packets(lab.pid("mb2"), "eth0")[0], {}
 
+    def opened():
+        return [s for s in sessions(lab, "mb1") if s["role"] == "first" and s["state"] == "established"]
+
     def look():
+        wait_until(lambda: len(opened()) == 10, 10, "ten sessions that go on")
         seen.update({h: sessions(lab, h) for h in ("mb1", "mb2")})
 
     with lab.service("mb1", [sys.executable, "-c", CLASSIFIER, str(ROOT), server, box]):
