@@ -153,7 +153,7 @@ test-unit: build $(SIMULATORS) ## tests that need no network: units, protocol on
 	$(VENV)/pytest tests/unit tests/host tests/sim
 
 test: static $(SIMULATORS) dpdk dpdk-sanitized ## proves the code: static checks, units, simulator, real networks
-	$(SUDO) $(VENV)/pytest -m "not long" tests
+	@$(SUDO) tools/test.sh
 
 test-all: static $(SIMULATORS) dpdk dpdk-sanitized ## every protocol case and the long searches (hours); goes on where it was interrupted
 	@$(SUDO) tools/test_all.sh

@@ -13,7 +13,7 @@ struct agent {
 	struct table egress, ingress, session, reconfig, member;
 	struct node *graveyard;
 	struct config config;
-	struct policy policy[MAX_POLICIES];
+	struct policy policy[POLICY_SLOTS];
 	struct hmac_key key[MAX_DOMAINS * MAX_KEYS];
 	struct middlebox_type type[MAX_TYPES];
 	struct next_hop hop[HOST_HOPS];
@@ -63,7 +63,7 @@ INLINE void port_add(u64 *at, u64 n) { *at += n; }
 
 INLINE struct config *port_config(void) { return &here->config; }
 INLINE struct scratch *port_scratch(void) { return &here->scratch; }
-INLINE struct policy *port_policy(u32 i) { return i < MAX_POLICIES ? &here->policy[i] : 0; }
+INLINE struct policy *port_policy(u32 i) { return i < POLICY_SLOTS ? &here->policy[i] : 0; }
 INLINE struct middlebox_type *port_type(u32 i) { return i < MAX_TYPES ? &here->type[i] : 0; }
 INLINE struct hmac_key *port_key(u32 i) { return i < MAX_DOMAINS * MAX_KEYS ? &here->key[i] : 0; }
 INLINE struct next_hop *port_next_hop_at(u32 i) { return i < HOST_HOPS ? &here->hop[i] : 0; }
