@@ -73,7 +73,7 @@ def test_there_is_room_for_so_much_and_tcp_repairs_the_rest(net):
     net.run_until(lambda: result, 20)
     assert result[0].outcome == "done"
     assert net.client.counters["parked"] > 5
-    net.finish(net.pairs, allowed=("skipped",))  # what did not fit is sent again, late
+    net.finish(net.pairs, allowed=("skipped_bytes_max",))  # what did not fit is sent again, late
     net.emptied()
 
 
@@ -98,5 +98,5 @@ def test_who_waits_for_an_old_path_that_does_not_drain_gives_up(net):
     net.lost = lambda host, s: False
     net.quiet = False
     net.run(0.2)
-    net.finish(net.pairs, seconds=200, allowed=("reset", "skipped", "tsval_behind_max"), forgiven=LATE)
+    net.finish(net.pairs, seconds=200, allowed=("reset", "skipped_bytes_max", "tsval_behind_max"), forgiven=LATE)
     net.emptied(seconds=200)
