@@ -102,8 +102,9 @@ def reserve_ports(first: int, last: int) -> None:
     try:
         (sysctls / "ip_local_reserved_ports").write_text(wanted)
     except OSError as error:
-        why = f"sockets here may get ports {low}-{high}, which agents use between themselves, and this cannot change it"
-        raise OSError(error.errno, f"{why}: set net.ipv4.ip_local_reserved_ports={wanted}") from error
+        why = f"cannot be changed ({os.strerror(error.errno or 0)}): set net.ipv4.ip_local_reserved_ports={wanted}"
+        raise OSError(error.errno, f"sockets here may get ports {low}-{high}, which agents use between themselves, and that {why}"
+                      ) from error  # fmt: skip
 
 
 def ensure_bpffs() -> Path:

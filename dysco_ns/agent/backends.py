@@ -12,10 +12,10 @@ from dysco_ns.ebpf.loader import OBJECT, Programs, remove
 BACKENDS = ("ebpf", "dpdk")
 
 
-def open_backend(kind: str, namespace: int, btf: Btf | None, poll: bool = False) -> Backend:
+def open_backend(kind: str, namespace: int, btf: Btf | None, poll: bool = False, workers: int = 1) -> Backend:
     """The data path of the current namespace: made, or found as an earlier daemon left it."""
     if kind == "dpdk":
-        return process.open_data_path(namespace, btf or Btf(OBJECT), poll)
+        return process.open_data_path(namespace, btf or Btf(OBJECT), poll, workers)
     if process.runs(namespace):
         raise process.StartFailed("this namespace has a DPDK data path already: use --backend dpdk")
     return Programs(netns.ensure_bpffs() / str(namespace), btf=btf)

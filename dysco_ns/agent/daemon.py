@@ -23,7 +23,7 @@ from dysco_ns.agent.expiry import Expiry
 from dysco_ns.agent.hops import Hops
 from dysco_ns.agent.leader import CONTROL_GO, CONTROL_RIGHT_OF, PARK, Leader, Outcome
 from dysco_ns.agent.migration import Migration
-from dysco_ns.agent.parking import Parking
+from dysco_ns.agent.parking import parking_of
 from dysco_ns.agent.policies import Policies
 from dysco_ns.agent.triggers import Triggers
 from dysco_ns.ebpf.btf import Btf
@@ -51,6 +51,7 @@ class Settings:
     throttle: int | None = None  # most bytes of window offered while a session is reconfigured
     backend: str = "ebpf"
     poll: bool = False  # dpdk: never sleeps
+    workers: int = 1  # dpdk: cores
 
 
 class Daemon:
@@ -60,20 +61,21 @@ class Daemon:
         self.settings = settings
         self.namespace = netns.inode(netns.path_of())
         self.socket_path = netns.socket_path(self.namespace)
-        self.core = Core(open_backend(settings.backend, self.namespace, btf, settings.poll))
-        self.interfaces = own_interfaces()
+        self.core = Core(open_backend(settings.backend, self.namespace, btf, settings.poll, settings.workers))
+        self.interfaces = self._seen = own_interfaces()
         self.policies = Policies(self.core, settings.names, self.configure, netns.policies_path(self.namespace))
         self.leader = Leader(self.core, self._outcome)
         self.hops = Hops(self.core)
         self.listeners: set[asyncio.Queue[dict[str, Any]]] = set()
         self._poke = asyncio.Event()  # something may be due sooner than the timers think
         self._stopping: asyncio.Event | None = None
+        self.lost = False  # the data path has ended
         self.domains = Domains(self.core, settings.key, settings.domains)
         self.throttle = settings.throttle
         self.triggers = Triggers(self.core)
         self._work: set[asyncio.Future[Any]] = set()
         self.tag_option = not self.core.programs.marks
-        self.parking = Parking(self.core)
+        self.parking = parking_of(self.core)
         self.expiry = Expiry(self.core, settings.idle_s, settings.heartbeat_s)
 
     # ---- life ----
@@ -100,13 +102,21 @@ class Daemon:
         )
 
     def look_around(self) -> None:
-        """Interfaces and addresses may have come or gone."""
+        """Interfaces and addresses may have come or gone.  What has come is taken when it is there still at the next look:
+        whoever sets it up may not be done."""
         now = own_interfaces(self.interfaces)
+        new = {i.index for i in now} - {i.index for i in self.interfaces}
+        if new and now != self._seen:
+            self._seen = now
+            return
         if now == self.interfaces:
             return
-        for index in {i.index for i in now} - {i.index for i in self.interfaces}:
-            self.core.programs.attach(index)
-        self.interfaces = now
+        for index in new:
+            try:
+                self.core.programs.attach(index)
+            except OSError as error:
+                print(f"an interface that has come is left alone: {error}", file=sys.stderr)
+        self.interfaces = own_interfaces(self.interfaces) if new else now  # a data path may have put another in its place
         self.configure()
 
     def _take_over(self) -> None:
@@ -133,7 +143,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         ring = self.core.event_ring(self._event)
-        loop.add_reader(ring.fileno(), ring.consume)
+        loop.add_reader(ring.fileno(), self._consume, ring)
         self.socket_path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(self._client, self.socket_path, limit=LINE_BYTES)
         tasks = [asyncio.create_task(work) for work in (self._timers(), self._chores(), self._read(ring), self.expiry.run())]
@@ -174,10 +184,20 @@ class Daemon:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._poke.wait(), min(max(due - time.monotonic(), 0.002), 1.0))
 
+    def _consume(self, ring: Events) -> None:
+        """A data path that is a process may end: then the interfaces are as they were, and so does the daemon."""
+        try:
+            ring.consume()
+        except OSError as error:
+            asyncio.get_running_loop().remove_reader(ring.fileno())
+            print(f"{error}: its interfaces are given back", file=sys.stderr)
+            self.lost = True
+            self.stop()
+
     async def _read(self, ring: Events) -> None:
         """Events to which nobody must answer do not wake the daemon: they are read at this pace."""
         while True:
-            ring.consume()
+            self._consume(ring)
             await asyncio.sleep(READ_S)
 
     async def _chores(self) -> None:
@@ -309,10 +329,9 @@ def own_interfaces(before: Sequence[netns.Interface] = ()) -> list[netns.Interfa
     left out is said once."""
     found = netns.interfaces()
     kept = sorted(found, key=lambda i: i not in before)[:MAX_INTERFACES]  # stable: others in the kernel's order
-    left_out = ", ".join(i.address for i in found if i not in kept)
-    if left_out and len(before) < MAX_INTERFACES:
-        line = f"{len(found)} addresses here, and an agent serves {MAX_INTERFACES}: sessions by {left_out} are left alone"
-        print(line, file=sys.stderr, flush=True)
+    if (left_out := [i.address for i in found if i not in kept]) and (not before or len(before) < MAX_INTERFACES):
+        print(f"{len(found)} addresses here, and an agent serves {MAX_INTERFACES}: left alone are {', '.join(left_out)}",
+              file=sys.stderr, flush=True)  # fmt: skip
     return [i for i in found if i in kept]
 
 
@@ -321,6 +340,8 @@ def run_here(settings: Settings, btf: Btf | None = None, ready: Any = None) -> N
     daemon = Daemon(settings, btf)
     daemon.attach()
     asyncio.run(daemon.serve(ready))
+    if daemon.lost:
+        forget(daemon.namespace)
 
 
 def forget_namespace(namespace: int) -> None:

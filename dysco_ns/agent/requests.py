@@ -98,7 +98,8 @@ async def _sessions(daemon: Daemon, _: Json) -> Json:
 
 
 async def _stats(daemon: Daemon, _: Json) -> Json:
-    return {"counters": daemon.core.counters(), "tables": daemon.core.table_sizes()}
+    core = daemon.core
+    return {"counters": core.counters(), "tables": core.table_sizes(), "data_path": core.programs.statistics()}
 
 
 async def _key_set(daemon: Daemon, request: Json) -> Json:

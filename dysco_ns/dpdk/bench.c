@@ -1,96 +1,74 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What one pass of the agent costs on one core: established sessions, visited at random, beside plain forwarding of the
- * same bursts in the same run.  Prints lines "subject,quantity,value"; lab/experiments/bench_dpdk.py makes a run of them.
+/* What one pass of the agent costs: established sessions, visited at random, beside plain forwarding of the same bursts in
+ * the same run, on one core or several.  Prints lines "subject,quantity,value"; lab/experiments/bench_dpdk.py makes a run of
+ * them.
  *
- * A batch of frames lies in a ring; the loop takes bursts from it (a net_ring port), treats them, and sends them to another
- * ring.  Only that loop is timed, by the processor time of this thread: the frames are written before, and checked after.
+ * A batch of frames lies in rings; the loop takes bursts from them (a net_ring port), treats them, and sends them to other
+ * rings.  Only that loop is timed, by the processor time of its threads: the frames are written before, and checked after.
  * What is printed of many batches is their median.
  */
-#include <stdio.h>
-#include <time.h>
+#include <rte_launch.h>
+#include <rte_lcore.h>
 
-#include <rte_eth_ring.h>
+#include "bench_rig.h"
 
-#include "bench_flows.h"
-#include "ports.h"
-#include "worker.h"
-
-enum { BATCH = 2048, POOL = 8191, PORTS_FIRST = 20000, PORTS_COUNT = 40000, MSS = 1460, MOST_BATCHES = 1000 };
+enum { POOL = 8191, MSS = 1460, MOST_BATCHES = 1000 };
 enum way_of { PLAIN, EGRESS, INGRESS };
+/* How frames come to several cores: by the NIC's hash, or all to the first, which hands them on. */
+enum spreading { BY_HASH, BY_HAND };
 
-static struct rte_ring *into, *out_of;
-static struct rte_mempool *pool;
-static struct agent *agent;
+static struct rte_ring *into[MAX_CORES], *out_of[MAX_CORES];
+static struct shared *shared;
 static struct flow *flows;
-static u32 sessions, checked, bad;
+static u32 cores, sessions, checked, bad;
+static enum spreading spreading;
 static const char *const names[] = { "plain", "egress", "ingress" };
 static const u8 syn_options[20] = { 2, 4, MSS >> 8, MSS & 255, 4, 2, 8, 10, 0, 0, 0, 9, 0, 0, 0, 0, 1, 3, 3, 7 };
 
 /* ---- set-up ---- */
 
-static u16 ring_port(const char *name, struct rte_ring *from, struct rte_ring *to)
-{
-	int port = rte_eth_from_rings(name, &from, 1, &to, 1, SOCKET_ID_ANY);
-
-	if (port < 0 || port_start((u16)port, pool))
-		fail(1, "port %s does not start", name);
-	return (u16)port;
-}
-
-static struct rte_ring *ring(const char *name)
-{
-	struct rte_ring *r = rte_ring_create(name, 2 * BATCH, SOCKET_ID_ANY, RING_F_SP_ENQ | RING_F_SC_DEQ);
-
-	if (!r)
-		fail(1, "no memory for ring %s", name);
-	return r;
-}
-
-/* What the daemon would write: one interface, a policy that sends everything by one middlebox, its next hop. */
-static void agent_configure(u32 sign)
-{
-	be32 own = address(10, 0, 0, 1), box = address(10, 0, 1, 2);
-	struct hop_key key = { box, 0 };
-	u32 index = DAEMON_NEXT_HOPS;
-
-	agent->config = (struct config){ .layout_version = LAYOUT_VERSION, .first_port = PORTS_FIRST, .ports = PORTS_COUNT, .policy_slots = 1,
-					 .interface_count = 1, .domains = 1, .interfaces = { { 1, own } } };
-	agent->config.domain[0].sign = sign;
-	agent->key[0].valid = sign;
-	agent->policy[0] = (struct policy){ .id = 1, .insns = 1, .chain_length = 1, .chain = { box }, .filter = { { 0x06, 0, 0, 1 } } };
-	agent->hop[index] = (struct next_hop){ .address = box, .ifindex = 1, .destination = { 2, 0, 0, 0, 1, 2 },
-					       .source = { 2, 0, 0, 0, 0, 1 }, .resolved = 1, .from = own };
-	table_put(&agent->hop_index, &key, &index);
-}
-
 static void bench_start(u32 sign)
 {
-	struct options o = { .core = -1, .memory_mb = 128, .prefix = "dysco-bench" };
+	struct options o = { .cores = cores, .memory_mb = 128, .prefix = "dysco-bench" };
 
+	for (u32 i = 0; i < MAX_CORES; i++)
+		o.processor[i] = -1;
 	environment_start(&o);
-	pool = rte_pktmbuf_pool_create("frames", POOL, 256, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
-	agent = agent_new(sessions);
+	shared = agents_new(cores, sessions);
 	flows = memory_take((u64)sessions * sizeof(*flows));
-	if (!pool || !agent || !flows)
+	if (!shared || !flows)
 		fail(1, "no memory for %u sessions", sessions);
-	into = ring("into");
-	out_of = ring("out-of");
-	close(agent->routes.fd);
-	agent->routes.fd = -1;
-	agent->pool = pool;
-	agent->pairs = 1;
-	agent->pair[0].ifindex = 1;
-	/* one direction at a time: both ports take from one ring and give to the other */
-	agent->pair[0].wire.port = ring_port("wire", into, out_of);
-	agent->pair[0].host.port = ring_port("host", into, out_of);
-	agent_configure(sign);
+	shared->pool = rte_pktmbuf_pool_create("frames", POOL, 256, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
+	if (!shared->pool)
+		fail(1, "no memory for frames");
+	for (u32 i = 0; i < cores; i++) {
+		into[i] = bench_ring("into", i);
+		out_of[i] = bench_ring("out-of", i);
+	}
+	/* one direction at a time: both ports take from the same rings and give to the same */
+	u16 wire = bench_port("wire", shared, into, out_of), host = bench_port("host", shared, into, out_of);
+	for (u32 i = 0; i < cores; i++) {
+		struct pair *pair = &shared->agent[i]->pair[0];
+		shared->agent[i]->pairs = 1;
+		pair->ifindex = 1;
+		pair->wire = (struct queue){ .port = wire, .number = (u16)i };
+		pair->host = (struct queue){ .port = host, .number = (u16)i };
+	}
+	bench_configure(shared, address(10, 0, 0, 1), address(10, 0, 1, 2), address(10, 0, 1, 2), sign);
 	for (u32 i = 0; i < sessions; i++)
 		flow_make(&flows[i], i);
 }
 
 /* ---- the loop that is timed ---- */
 
-static void swap_addresses(struct rte_mbuf **frames, u32 n)
+/* A batch under way. */
+struct job {
+	enum way_of way;
+	u32 frames, started, done;
+	double ns[MAX_CORES];
+};
+
+static void swap_addresses(struct agent *a, struct rte_mbuf **frames, u32 n)
 {
 	for (u32 i = 0; i < n; i++)
 		rte_prefetch0(rte_pktmbuf_mtod(frames[i], void *));
@@ -100,34 +78,72 @@ static void swap_addresses(struct rte_mbuf **frames, u32 n)
 		memcpy(swap, ethernet->destination, 6);
 		memcpy(ethernet->destination, ethernet->source, 6);
 		memcpy(ethernet->source, swap, 6);
-		queue_add(&agent->pair[0].wire, frames[i]);
+		queue_add(&a->pair[0].wire, frames[i]);
 	}
 }
 
-static double now_ns(void)
+/* One look at the rings; returns frames. */
+static u32 look(struct agent *a, enum way_of way)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-	return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
-}
-
-/* Moves all that lies in the ring; returns ns. */
-static double forward(enum way_of way)
-{
-	struct pair *pair = &agent->pair[0];
 	struct rte_mbuf *frames[BURST];
-	double start = now_ns();
+	struct pair *pair = &a->pair[0];
+	u32 n = rte_eth_rx_burst(pair->wire.port, pair->wire.number, frames, BURST);
 
-	for (u32 n; (n = rte_eth_rx_burst(pair->wire.port, 0, frames, BURST)); agent_flush(agent)) {
-		if (way == PLAIN)
-			swap_addresses(frames, n);
-		else if (way == EGRESS)
-			agent_egress(agent, pair, frames, n);
-		else
-			agent_ingress(agent, pair, frames, n);
+	if (n && way == PLAIN)
+		swap_addresses(a, frames, n);
+	else if (n)
+		agent_frames(a, pair, frames, n, way == INGRESS);
+	if (cores > 1)
+		n += agent_lanes(a);
+	agent_flush(a);
+	return n;
+}
+
+/* One core's part: until its ring is empty, or, if it may be handed more, until all frames have left. */
+static int forward_part(void *context)
+{
+	struct job *job = context;
+	u32 core = cores > 1 ? rte_lcore_id() : 0;
+	struct agent *a = shared->agent[core];
+	struct pair *pair = &a->pair[0];
+
+	__atomic_fetch_add(&job->started, 1, __ATOMIC_ACQ_REL);
+	while (__atomic_load_n(&job->started, __ATOMIC_ACQUIRE) < cores)
+		rte_pause();
+	double start = bench_now();
+	for (;;) {
+		u64 sent = pair->wire.sent + pair->host.sent;
+		u32 n = look(a, job->way);
+		if (cores == 1 || spreading == BY_HASH) {
+			if (!n)
+				break;
+			continue;
+		}
+		sent = pair->wire.sent + pair->host.sent - sent;
+		if (sent)
+			__atomic_fetch_add(&job->done, (u32)sent, __ATOMIC_RELAXED);
+		if (__atomic_load_n(&job->done, __ATOMIC_RELAXED) >= job->frames)
+			break;
 	}
-	return now_ns() - start;
+	job->ns[core] = bench_now() - start;
+	return 0;
+}
+
+/* Moves all that lies in the rings; returns the time of the core that took longest, ns. */
+static double forward(enum way_of way, u32 frames)
+{
+	struct job job = { .way = way, .frames = frames };
+	double ns = 0;
+
+	if (cores > 1) {
+		rte_eal_mp_remote_launch(forward_part, &job, CALL_MAIN);
+		rte_eal_mp_wait_lcore();
+	} else {
+		forward_part(&job);
+	}
+	for (u32 i = 0; i < cores; i++)
+		ns = RTE_MAX(ns, job.ns[i]);
+	return ns;
 }
 
 /* ---- batches ---- */
@@ -164,25 +180,37 @@ static void flow_next(struct flow *f, struct batch *b, struct rte_mbuf *m)
 
 static void batch_write(struct batch *b, u32 n)
 {
-	if (rte_pktmbuf_alloc_bulk(pool, frames_of, n))
+	if (rte_pktmbuf_alloc_bulk(shared->pool, frames_of, n))
 		fail(1, "frames have been lost");
 	for (u32 i = 0; i < n; i++) {
 		flow_of[i] = b->random ? (u32)rte_rand_max(sessions) : b->first + i;
+		b->want.id = (u16)i;
 		flow_next(&flows[flow_of[i]], b, frames_of[i]);
+		u32 core = spreading == BY_HASH ? core_of(&shared->spread, &b->want.tuple) : 0;
+		if (rte_ring_enqueue(into[core], frames_of[i]))
+			fail(1, "a ring is full");
 	}
-	if (rte_ring_enqueue_bulk(into, (void **)frames_of, n, 0) != n)
-		fail(1, "the ring is full");
 }
 
-/* Takes what has come out: as many as went in, in the same order, translated, with right checksums. */
+/* What has come out, of all cores. */
+static u32 batch_take(struct rte_mbuf **m)
+{
+	u32 got = 0;
+
+	for (u32 i = 0; i < cores; i++)
+		got += rte_ring_dequeue_burst(out_of[i], (void **)(m + got), BATCH - got, 0);
+	return got;
+}
+
+/* As many as went in, each known by its number, translated, with right checksums. */
 static void batch_check(const struct batch *b, u32 n)
 {
 	struct rte_mbuf *m[BATCH];
-	u32 got = rte_ring_dequeue_burst(out_of, (void **)m, BATCH, 0);
+	u32 got = batch_take(m);
 
 	bad += got < n ? n - got : 0;
 	for (u32 i = 0; i < got; i++, checked++) {
-		struct flow *f = &flows[flow_of[i]];
+		struct flow *f = &flows[flow_of[frame_id(m[i]) % BATCH]];
 		struct five_tuple is = frame_tuple(m[i]), should = b->way == EGRESS ? f->wire : reversed(&f->local);
 		bad += !frame_right(m[i]) || (b->way != PLAIN && !same_tuple(&is, &should));
 	}
@@ -196,12 +224,12 @@ static double handshake_step(enum way_of way, u32 first, u32 n, u32 flags, const
 	struct batch b = { .way = way, .want = { .flags = flags, .options = options, .bytes = AT_OPTIONS + (options ? 20 : 0) }, .first = first };
 
 	batch_write(&b, n);
-	double ns = forward(way);
+	double ns = forward(way, n);
 	if (way == EGRESS && flags == TCP_SYN) { /* the subsession is what has come out */
 		struct rte_mbuf *m[BATCH];
-		u32 got = rte_ring_dequeue_burst(out_of, (void **)m, BATCH, 0);
+		u32 got = batch_take(m);
 		for (u32 i = 0; i < got; i++)
-			flows[first + i].wire = frame_tuple(m[i]);
+			flows[first + frame_id(m[i])].wire = frame_tuple(m[i]);
 		bad += got != n;
 		rte_pktmbuf_free_bulk(m, got);
 	} else {
@@ -210,20 +238,18 @@ static double handshake_step(enum way_of way, u32 first, u32 n, u32 flags, const
 	return ns;
 }
 
-static u64 resident(void)
+static u32 sessions_there(void)
 {
-	FILE *f = fopen("/proc/self/statm", "r");
-	u64 pages = 0;
+	u32 all = 0;
 
-	if (!f || fscanf(f, "%*u %llu", &pages) != 1)
-		fail(1, "/proc/self/statm cannot be read");
-	fclose(f);
-	return pages * (u64)sysconf(_SC_PAGESIZE);
+	for (u32 i = 0; i < cores; i++)
+		all += shared->agent[i]->sessions.table.count;
+	return all;
 }
 
 static void establish(void)
 {
-	u64 before = resident();
+	u64 before = bench_resident();
 	double ns = 0;
 
 	for (u32 first = 0; first < sessions; first += BATCH) {
@@ -233,9 +259,9 @@ static void establish(void)
 		ns += handshake_step(EGRESS, first, n, TCP_ACK, 0);
 	}
 	printf("setup,setup_per_second,%.0f\n", sessions * 1e9 / ns);
-	printf("setup,bytes_per_session,%.1f\n", (double)(resident() - before) / sessions);
-	if (agent->sessions.table.count != sessions || bad)
-		fail(1, "%u of %u sessions, %u frames wrong", agent->sessions.table.count, sessions, bad);
+	printf("setup,bytes_per_session,%.1f\n", (double)(bench_resident() - before) / sessions);
+	if (sessions_there() != sessions || bad)
+		fail(1, "%u of %u sessions, %u frames wrong", sessions_there(), sessions, bad);
 }
 
 /* ---- measurement ---- */
@@ -254,27 +280,50 @@ static void sample(enum way_of way, u32 size, u32 batches)
 
 	for (u32 i = 0; i < batches; i++) {
 		batch_write(&b, BATCH);
-		ns[i] = forward(way) / BATCH;
+		ns[i] = forward(way, BATCH) / BATCH;
 		batch_check(&b, BATCH);
 	}
 	qsort(ns, batches, sizeof(*ns), by_size);
 	printf("%s_%u,ns_per_packet,%.3f\n", names[way], size, ns[batches / 2]);
 }
 
+/* By how much the busiest core had more than its share, and what was handed on, per cent. */
+static void print_cores(void)
+{
+	u64 most = 0, all = 0, handed = 0;
+
+	for (u32 i = 0; i < cores; i++) {
+		const struct agent *a = shared->agent[i];
+		u64 sent = a->pair[0].wire.sent + a->pair[0].host.sent;
+		most = RTE_MAX(most, sent);
+		all += sent;
+		handed += a->handed;
+	}
+	printf("cores,busiest_share_pct,%.1f\ncores,handed_on_pct,%.1f\n", 100.0 * (double)most / (double)all,
+	       100.0 * (double)handed / (double)all);
+}
+
 int main(int argc, char **argv)
 {
-	if (argc < 5)
-		fail(2, "usage: dysco-dpdk-bench SESSIONS ROUNDS BATCHES SIGN SIZE...");
-	sessions = (u32)atoi(argv[1]);
-	u32 rounds = (u32)atoi(argv[2]), batches = RTE_MIN((u32)atoi(argv[3]), (u32)MOST_BATCHES);
-	bench_start((u32)atoi(argv[4]));
+	if (argc == 5 && !strcmp(argv[1], "reconfigure"))
+		return bench_reconfigure((u32)atoi(argv[2]), strtoull(argv[3], 0, 10), (u32)atoi(argv[4]));
+	if (argc < 7)
+		fail(2, "usage: dysco-dpdk-bench CORES hash|hand SESSIONS ROUNDS BATCHES SIGN SIZE...\n"
+			"       dysco-dpdk-bench reconfigure SESSIONS FRAMES A-SECOND");
+	cores = RTE_MIN(RTE_MAX((u32)atoi(argv[1]), 1u), (u32)MAX_CORES);
+	spreading = strcmp(argv[2], "hand") ? BY_HASH : BY_HAND;
+	sessions = (u32)atoi(argv[3]);
+	u32 rounds = (u32)atoi(argv[4]), batches = RTE_MIN((u32)atoi(argv[5]), (u32)MOST_BATCHES);
+	bench_start((u32)atoi(argv[6]));
 	establish();
-	u64 before = resident();
+	u64 before = bench_resident();
 	for (u32 round = 0; round < rounds; round++)
-		for (int i = 5; i < argc; i++)
+		for (int i = 7; i < argc; i++)
 			for (enum way_of way = PLAIN; way <= INGRESS; way++)
 				sample(way, (u32)atoi(argv[i]), batches);
 	printf("check,frames,%u\ncheck,checksums_bad,%u\n", checked, bad);
-	printf("check,grown_bytes,%lld\n", (long long)(resident() - before));
+	printf("check,grown_bytes,%lld\n", (long long)(bench_resident() - before));
+	if (cores > 1)
+		print_cores();
 	return 0;
 }

@@ -31,6 +31,7 @@ struct wanted {
 	struct five_tuple tuple;
 	u32 seq, ack, flags;
 	u32 bytes;              /* of the frame, without its FCS */
+	u16 id;                 /* of the IP header, which no agent changes: by it the frame is known again */
 	const u8 *options;      /* 20 bytes of a SYN, or 0 */
 };
 
@@ -45,7 +46,7 @@ INLINE void frame_write(struct rte_mbuf *m, const struct wanted *w)
 	struct wire_ip *ip = (struct wire_ip *)(ethernet + 1);
 	struct wire_tcp *tcp = (struct wire_tcp *)(ip + 1);
 	*ethernet = (struct wire_ethernet){ { 2, 0, 0, 0, 0, 9 }, { 2, 0, 0, 0, 0, 1 }, be16_of(ETHERTYPE_IPV4) };
-	*ip = (struct wire_ip){ 0x45, 0, be16_of(w->bytes - AT_IP), 0, be16_of(0x4000), 64, PROTOCOL_TCP, 0, w->tuple.src, w->tuple.dst };
+	*ip = (struct wire_ip){ 0x45, 0, be16_of(w->bytes - AT_IP), be16_of(w->id), be16_of(0x4000), 64, PROTOCOL_TCP, 0, w->tuple.src, w->tuple.dst };
 	*tcp = (struct wire_tcp){ w->tuple.sport, w->tuple.dport, be32_of(w->seq), be32_of(w->ack), (u8)(header << 2), (u8)w->flags,
 				  be16_of(4096), 0, 0 };
 	memset(tcp + 1, 0x55, w->bytes - AT_OPTIONS);
@@ -62,6 +63,11 @@ INLINE struct five_tuple frame_tuple(const struct rte_mbuf *m)
 
 	memcpy(&t, rte_pktmbuf_mtod_offset(m, u8 *, AT_IP + 12), sizeof(t));
 	return t;
+}
+
+INLINE u32 frame_id(const struct rte_mbuf *m)
+{
+	return be16_of(rte_pktmbuf_mtod_offset(m, const struct wire_ip *, AT_IP)->id);
 }
 
 /* Whether DPDK finds both checksums right. */

@@ -33,20 +33,27 @@ class Pair:
     mac: str
 
     @property
+    def wire_device(self) -> str:
+        """Frames pass the interface's queueing discipline, as the kernel's do: links are shaped there, captures see them."""
+        return f"net_af_packet{self.tap.removeprefix('dysco')},iface={self.wire},framecnt=1024,qdisc_bypass=0"
+
+    @property
+    def host_device(self) -> str:
+        return f"net_tap{self.tap.removeprefix('dysco')},iface={self.tap},mac={self.mac}"
+
+    @property
     def devices(self) -> list[str]:
-        """What dysco-dpdk is told: --wire DEVICE --host DEVICE."""
-        number = self.tap.removeprefix("dysco")
-        wire = f"net_af_packet{number},iface={self.wire},framecnt=1024"
-        return ["--wire", wire, "--host", f"net_tap{number},iface={self.tap},mac={self.mac}"]
+        """What dysco-dpdk is told when it starts."""
+        return ["--wire", self.wire_device, "--host", self.host_device]
 
     def as_json(self) -> dict[str, str]:
         return asdict(self)
 
 
-def pairs_for(interfaces: Sequence[Interface]) -> list[Pair]:
-    """One for each interface that has an address."""
+def pairs_for(interfaces: Sequence[Interface], first: int = 0) -> list[Pair]:
+    """One for each interface that has an address; their numbers begin at `first`."""
     found = {i.name: i for i in interfaces}
-    return [Pair(name, f"dysco{number}", i.mac.hex(":")) for number, (name, i) in enumerate(found.items())]
+    return [Pair(name, f"dysco{number}", i.mac.hex(":")) for number, (name, i) in enumerate(found.items(), first)]
 
 
 def _index(ip: Any, name: str) -> int:

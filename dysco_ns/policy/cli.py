@@ -80,6 +80,7 @@ def agent_run(
     ] = None,
     backend: Annotated[str, typer.Option(metavar="ebpf|dpdk", help="the data path: programs in the kernel, or DPDK")] = "ebpf",
     poll: Annotated[bool, typer.Option("--poll", help="dpdk: never sleeps, takes a whole processor")] = False,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="dpdk: cores that work")] = 1,
 ) -> None:
     """Runs the agent of a namespace (default: this one) in the foreground until Ctrl-C."""
     from dysco_ns.agent.backends import BACKENDS
@@ -111,6 +112,7 @@ def agent_run(
             throttle=_throttle(throttle),
             backend=backend,
             poll=poll,
+            workers=workers,
         )
         run_here(settings, ready=lambda: print("ready", flush=True))
     except (BadKey, BadDomain, BadPolicy, LayoutMismatch, LoadFailed, StartFailed, OSError) as error:

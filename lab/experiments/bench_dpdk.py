@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one pass of the DPDK agent costs on one core, beside plain forwarding of the same bursts in the same run.
+"""What one pass of the DPDK agent costs, beside plain forwarding of the same bursts in the same run.
 
-dysco-dpdk-bench sets real sessions up, visits them at random in both directions and checks every frame that comes out.
+dysco-dpdk-bench sets real sessions up, visits them at random in both directions and checks every frame that comes out: on one
+core, on two (frames spread by the NIC's hash, or by the cores), and while sessions are reconfigured.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +21,15 @@ from lab.tool import run as run_tool
 from lab.topologies import Settings
 
 PROGRAM = ROOT / "build" / "dysco-dpdk-bench"
-DESCRIPTION = "DPDK: extra time of one agent pass over plain forwarding, by sessions and frame size"
+DESCRIPTION = "DPDK: extra time of one agent pass over plain forwarding; one core and two; while sessions are reconfigured"
 TOOLS = (str(PROGRAM),)
 CPU_BOUND = True
 COUNTS = {"1k": (1_000, 18.0, "35-38"), "60k": (60_000, 70.0, "155-190"), "1m": (1_000_000, 110.0, "274-312")}
 SIZES = (64, 128, 256, 512, 1024, 1280, 1518)  # paper Fig. 9; bytes with the frame check sequence
 SMALLEST, OF_SIZES = 64, "60k"
 WAYS = ("egress", "ingress")
+SPREADINGS = {"two_hash": "hash", "two_hand": "hand"}  # how frames come to two cores
+RECONFIGURED, RECONF_FRAMES = 1_000, 6_000_000  # sessions a second; frames
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,26 @@ def plan(settings: Settings, profile: str) -> Plan:
 
 def measure(plan: Plan, record: Recorder) -> None:
     for step, (name, (sessions, _, _)) in enumerate(COUNTS.items()):
-        record.progress(step / 4, f"{sessions} sessions")
-        _program(record, name, sessions, plan, 0, SIZES if name == OF_SIZES else (SMALLEST,))
-    record.progress(0.8, "signed set-ups")
-    _program(record, "signed", COUNTS[OF_SIZES][0], Plan(0, 1), 1, ())
+        record.progress(step / 8, f"{sessions} sessions")
+        _passes(record, name, sessions, plan, 0, SIZES if name == OF_SIZES else (SMALLEST,))
+    record.progress(0.5, "signed set-ups")
+    _passes(record, "signed", COUNTS[OF_SIZES][0], Plan(0, 1), 1, ())
+    if len(os.sched_getaffinity(0)) > 1:
+        for step, (name, spreading) in enumerate(SPREADINGS.items()):
+            record.progress(0.6 + step / 10, f"two cores, spread by {spreading}")
+            _passes(record, name, COUNTS[OF_SIZES][0], plan, 0, (SMALLEST,), 2, spreading)
+    record.progress(0.8, f"{RECONFIGURED} sessions a second reconfigured")
+    _program(record, "moving", "reconfigure", COUNTS[OF_SIZES][0], RECONF_FRAMES, RECONFIGURED)
 
 
-def _program(record: Recorder, name: str, sessions: int, plan: Plan, sign: int, sizes: tuple[int, ...]) -> None:
+def _passes(record: Recorder, name: str, sessions: int, plan: Plan, sign: int, sizes: tuple[int, ...], cores: int = 1,
+            spreading: str = "hash") -> None:  # fmt: skip
+    _program(record, name, cores, spreading, sessions, plan.rounds, plan.batches, sign, *sizes)
+
+
+def _program(record: Recorder, name: str, *arguments: int | str) -> None:
     """Each line that it prints is an observation."""
-    said = run_tool([str(PROGRAM), *map(str, (sessions, plan.rounds, plan.batches, sign, *sizes))])
+    said = run_tool([str(PROGRAM), *map(str, arguments)])
     (record.raw / f"{name}.csv").write_text(said)
     for subject, quantity, value in (line.split(",") for line in said.splitlines()):
         record(f"{name}_{subject}", quantity, float(value))
@@ -73,6 +88,33 @@ def _extra(samples: Any, name: str, size: int, ways: tuple[str, ...] = WAYS) -> 
     plain = _values(samples, f"{name}_plain_{size}")
     passes = zip(*(_values(samples, f"{name}_{way}_{size}") for way in ways), strict=True)
     return [statistics.mean(both) - base for both, base in zip(passes, plain, strict=True)]
+
+
+def _mpps(samples: Any, name: str) -> float:
+    """Million frames a second through the agent: the mean of both directions, all cores together."""
+    return 1e3 / statistics.mean(statistics.median(_values(samples, f"{name}_{way}_{SMALLEST}")) for way in WAYS)
+
+
+def _of_cores(samples: Any) -> dict[str, float]:
+    metrics = {"mpps_1_core": _mpps(samples, OF_SIZES)}
+    for name, spreading in SPREADINGS.items():
+        if _values(samples, f"{name}_setup", "setup_per_second"):
+            metrics[f"mpps_2_cores_by_{spreading}"] = _mpps(samples, name)
+            metrics[f"handed_on_pct_by_{spreading}"] = _values(samples, f"{name}_cores", "handed_on_pct")[0]
+    return metrics
+
+
+def _while_reconfiguring(samples: Any) -> dict[str, float]:
+    def of(subject: str, quantity: str) -> float:
+        return _values(samples, f"moving_{subject}", quantity)[0]
+
+    return {
+        "mpps_calm": 1e3 / of("calm", "ns_per_packet"),
+        "mpps_reconfiguring": 1e3 / of("reconfiguring", "ns_per_packet"),
+        "reconfigured_per_second": of("reconfiguring", "reconfigured_per_second"),
+        "reconfigurations_failed": of("check", "failed") + of("check", "unfinished"),
+        "reconfiguring_bytes_lost": of("check", "bytes_lost"),
+    }
 
 
 def summarise(run: RunDirectory) -> Summary:
@@ -94,13 +136,17 @@ def summarise(run: RunDirectory) -> Summary:
         metrics[f"penalty_pct_{size}"] = 100 * extra_ns / (plain + extra_ns)
         metrics[f"agent_mpps_{size}"] = 1e3 / (plain + extra_ns)
     metrics["baseline_mpps"] = 1e3 / statistics.median(_values(samples, f"{OF_SIZES}_plain_{SMALLEST}"))
-    metrics["frames_checked"] = sum(sum(_values(samples, f"{name}_check", "frames")) for name in (*COUNTS, "signed"))
-    metrics["checksums_bad"] = sum(sum(_values(samples, f"{name}_check", "checksums_bad")) for name in (*COUNTS, "signed"))
+    runs = (*COUNTS, "signed", *SPREADINGS, "moving")
+    metrics["frames_checked"] = sum(sum(_values(samples, f"{name}_check", "frames")) for name in runs)
+    metrics["checksums_bad"] = sum(sum(_values(samples, f"{name}_check", "checksums_bad")) for name in runs)
     metrics["memory_grown_mb"] = sum(_values(samples, f"{name}_check", "grown_bytes")[0] for name in COUNTS) / 1e6
     metrics["setup_per_second"] = _values(samples, "1m_setup", "setup_per_second")[0]
     metrics["setup_hmac_per_second"] = _values(samples, "signed_setup", "setup_per_second")[0]
     metrics["bytes_per_session"] = _values(samples, "1m_setup", "bytes_per_session")[0]
+    metrics |= _of_cores(samples) | _while_reconfiguring(samples)
     claims += [
+        claim("lost", "bytes lost while sessions are reconfigured", "0", metrics["reconfiguring_bytes_lost"], "", "== 0"),
+        claim("failed", "reconfigurations that have failed, or not ended", "0", metrics["reconfigurations_failed"], "", "== 0"),
         claim("checksums", "frames with a wrong checksum, or lost", "0", metrics["checksums_bad"], "", "== 0"),
         claim("growth", "memory that these frames have cost, in all", "-", metrics["memory_grown_mb"], "MB", "<= 1"),
         claim("setup", "sessions set up on one core (three segments)", "400000 /s (BESS)", metrics["setup_per_second"], "/s",

@@ -11,18 +11,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lab.topologies import BadSetting, Host, Policy, Settings, Topology
+from lab.topologies import BACKENDS, BadSetting, Host, Policy, Settings, Topology, on_backend
 
 PORTS = "5001-5010"
 KINDS = ("router", "firewall", "nat")
 EDGES = ("off", "on", "left", "right")
 GATES = {"off": "", "on": "nat", "nat": "nat", "firewall": "firewall"}
-BACKENDS = ("ebpf", "dpdk", "mixed")
 
 
 def build(settings: Settings) -> Topology:
     """Settings: middleboxes 0..8, initial (the first so many are on the chain of new sessions; default all), kind,
-    edges, gate, backend, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
+    edges, gate, backend, workers (cores of a DPDK agent), dysco, hmac, rate (Mbit/s or none), shaper, congestion.
 
     Without agents the router sends the same traffic through the same middleboxes by static rules.
     """
@@ -48,10 +47,11 @@ def build(settings: Settings) -> Topology:
         client = replace(client, behind="gate")
         boxes += (Host("gate", count + 4, gate, rate, agent=False),)
     backend = settings.choice("backend", "ebpf", BACKENDS)
+    workers = settings.integer("workers", 1, 1, 16)
     names = tuple(box.name for box in boxes[:initial])
     return Topology(
         "chain",
-        tuple(_with_backend(host, backend) for host in (client, *boxes, server)),
+        tuple(on_backend(host, backend, workers) for host in (client, *boxes, server)),
         agents=agents,
         sign=settings.switch("hmac", False),
         shaper=settings.choice("shaper", "htb", ("htb", "tbf")),
@@ -61,7 +61,3 @@ def build(settings: Settings) -> Topology:
         settings=settings.used,
     )
 
-
-def _with_backend(host: Host, backend: str) -> Host:
-    dpdk = backend == "dpdk" or (backend == "mixed" and host.index % 2 == 1)
-    return replace(host, backend="dpdk") if dpdk and host.agent else host

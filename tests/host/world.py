@@ -14,7 +14,7 @@ from dysco_ns.agent.daemon import IDLE_S
 from dysco_ns.agent.domains import Domains
 from dysco_ns.agent.expiry import LOOK_S, Expiry
 from dysco_ns.agent.leader import CONTROL_RIGHT_OF, Leader
-from dysco_ns.agent.parking import Waiting
+from dysco_ns.agent.parking import Waiting, sequence_length
 from dysco_ns.agent.policies import Policies
 from dysco_ns.netns import Interface
 from lab.judge import ACK, CONTROL_OPTION, RST, SYN, judge
@@ -78,14 +78,16 @@ class Host:
             self.core.command("heartbeat", nonce=event.nonce, txid=beat_txid())
 
     def _unpark(self, event):
-        self._release(event.nonce)
-        if event.kind == "unpark":
-            self.core.command("unpark", nonce=event.nonce, txid=event.txid, side=event.side)
-            self._release(event.nonce)
+        gone = self._release(event.nonce)
+        while event.kind == "unpark" and not self.core.unpark(event.nonce, event.txid, event.side, gone):
+            gone += (more := self._release(event.nonce))
+            assert more, "the core waits for what nobody has"
 
     def _release(self, nonce):
-        for frame in self.waiting.take(nonce):
+        frames = self.waiting.take(nonce)
+        for frame in frames:
             self._leave(frame, 0, EGRESS_PARKED)
+        return sum(map(sequence_length, frames))
 
     def _heard(self):
         if self.core:

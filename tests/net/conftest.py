@@ -6,18 +6,20 @@ import signal
 import subprocess
 import time
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import pytest
 
 from lab.measure import tcp_counters
 from lab.network import Lab, LabFailed, end, wait_until
 from lab.tools import bulk
-from lab.topologies import build
+from lab.topologies import build, on_backend
 from middleboxes.iptables import Firewall
 
 LONG_S = 150.0
 
-BACKEND = os.environ.get("DYSCO_BACKEND", "")  # runs every test of a chain on this one: make test-all
+BACKEND = os.environ.get("DYSCO_BACKEND", "")  # runs every test that does not say which on this one: make test-all
+WORKERS = int(os.environ.get("DYSCO_WORKERS", "1"))  # cores of DPDK agents
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -30,15 +32,14 @@ def _root():
 
 @pytest.fixture
 def lab_of():
-    """Starts a topology, by its name with settings or as it is; at most one at a time.  Chains are on the backend that
-    DYSCO_BACKEND names."""
+    """Starts a topology, by its name with settings or as it is; at most one at a time, on DYSCO_BACKEND's backend."""
     labs = []
 
     def start(topology, **settings):
         if isinstance(topology, str):
-            if topology == "chain" and BACKEND:
-                settings.setdefault("backend", BACKEND)
             topology = build(topology, {key: str(value) for key, value in settings.items()})
+        if BACKEND and "backend" not in settings:
+            topology = replace(topology, hosts=tuple(on_backend(host, BACKEND, WORKERS) for host in topology.hosts))
         lab = Lab(topology)
         labs.append(lab)
         lab.start()
@@ -47,6 +48,11 @@ def lab_of():
     yield start
     for lab in labs:
         lab.stop()
+
+
+def device(lab, host, name):
+    """The interface by which a host's stack talks to its wire `name`: on DPDK a tap in front of it."""
+    return name.replace("eth", "dysco") if lab.topology.host(host).backend == "dpdk" else name
 
 
 def invalid_packets(lab, host):

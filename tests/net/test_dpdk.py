@@ -39,6 +39,33 @@ def test_middleboxes_leave_and_come_back_under_load(lab_of, tmp_path, backend):
     assert seen_by_dpdk(lab, "mb1") == ["lo", "dysco0"]
 
 
+def cores_of(lab, host):
+    """What each core of a host's data path has had."""
+    return lab.agent(host).request("stats")["data_path"]["cores"]
+
+
+def test_two_cores_share_the_sessions_and_none_is_torn_apart(lab_of, tmp_path):
+    """Every core has some of the sessions, in its tables alone; their packets, wherever they come in, meet there."""
+    lab = lab_of("chain", middleboxes=2, backend="dpdk", workers=2, hmac="on")
+
+    def steps():
+        time.sleep(0.3)
+        for host in ("client", "mb1", "server"):
+            sessions = [core["sessions"] for core in cores_of(lab, host)]
+            assert sum(sessions) == SESSIONS and min(sessions) > 0, (host, sessions)
+        changed(lab, "client", remove="mb1")
+        assert flat(lab, "mb1")
+        changed(lab, "client", insert=["mb1"])
+        assert carried(lab, "mb1")
+
+    compared = verified(lab, tmp_path, steps)
+    assert compared.bytes_compared > 1_000_000
+    cores = cores_of(lab, "mb1")
+    assert min(core["handed_on"] for core in cores) > 0
+    assert min(sum(pair["to_wire"] for pair in core["pairs"]) for core in cores) > 0
+    assert sum(core["lost_to_cores"] for core in cores) == 0
+
+
 def test_a_nat_is_followed_by_the_tag_and_its_interface_given_back(lab_of, tmp_path):
     lab = lab_of("chain", middleboxes=1, kind="nat", backend="dpdk")
     server = lab.topology.host("server").address

@@ -19,6 +19,10 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from dysco_ns.dpdk.client import DataPath
+from dysco_ns.dpdk.process import socket_path
+from dysco_ns.ebpf.btf import Btf
+from dysco_ns.ebpf.loader import OBJECT
 from lab.network import wait_until
 from tests.net.conftest import no_session_was_reset
 from tests.net.daemons import killed, started_again
@@ -248,9 +252,9 @@ def test_a_target_that_does_not_answer_cancels(net, tmp_path, how, why):
 
 
 def test_what_finds_no_room_while_it_waits_is_sent_again(net):
-    """The queue holds two segments, and the agent that is to take the state sleeps for half a second."""
+    """There is room for two segments, and the agent that is to take the state sleeps for half a second."""
     for host in ("client", "server"):
-        net.run(host, ["ip", "link", "set", "dysco-park", "txqueuelen", "2"])
+        room_for(net, host, 2)
     agent = net.state.agents["mb2"].pid
 
     def change():
@@ -264,8 +268,21 @@ def test_what_finds_no_room_while_it_waits_is_sent_again(net):
     assert (dropped(net, "mb1"), dropped(net, "mb2")) == (0, 0)
 
 
+def room_for(net, host, segments):
+    """So many may wait at a host: in its device's queue, or in its data path."""
+    if net.topology.host(host).backend != "dpdk":
+        net.run(host, ["ip", "link", "set", "dysco-park", "txqueuelen", str(segments)])
+        return
+    data_path = DataPath(socket_path(net.state.namespaces[host]), Btf(OBJECT))
+    config = data_path.map("config_table")
+    config.put(0, config.get(0) | {"parking": segments})
+    data_path.close()
+
+
 def waiting_dropped(net, host):
-    """Segments for which the queue of a host had no room."""
+    """Segments for which there was no room at a host."""
+    if net.topology.host(host).backend == "dpdk":
+        return counters(net, host).get("drop_parking_full", 0)
     lines = net.run(host, ["cat", "/proc/net/dev"]).splitlines()
     return next(int(line.split()[12]) for line in lines if line.strip().startswith("dysco-park:"))
 

@@ -9,7 +9,7 @@ from dysco_ns.agent.client import AgentRefused
 from lab.measure import interface_packets
 from lab.network import wait_until
 from lab.topologies import ROUTER
-from tests.net.conftest import no_session_was_reset, transfer
+from tests.net.conftest import device, no_session_was_reset, transfer
 from tests.net.test_reconfigure import carried, dysco
 from tests.net.watch import watched
 
@@ -24,16 +24,16 @@ def second_link(lab, host):
     lab.batch(ROUTER, ["link set second up", f"address add {SECOND}.1/24 dev second"])
     lab.batch(host, ["link set eth1 up", f"address add {SECOND}.2/24 dev eth1", f"rule add from {SECOND}.2 lookup 100",
                      f"route add default via {SECOND}.1 dev eth1 table 100"])  # fmt: skip
-    wait_until(
-        lambda: f"{SECOND}.2" in [i["address"] for i in lab.agent(host).request("ping")["interfaces"]], 5, "second address"
-    )
+    expected = {"name": device(lab, host, "eth1"), "address": f"{SECOND}.2"}
+    wait_until(lambda: expected in lab.agent(host).request("ping")["interfaces"], 10, "second address")
 
 
 def drop_first(lab, host):
     """The first address goes from its interface; sockets that have it find it on loopback."""
     address = lab.topology.host(host).address
-    lab.batch(host, [f"address add {address}/32 dev lo", f"route replace default via {SECOND}.1 dev eth1",
-                     f"address del {address}/24 dev eth0", "link set eth0 down"])  # fmt: skip
+    first, second = device(lab, host, "eth0"), device(lab, host, "eth1")
+    lab.batch(host, [f"address add {address}/32 dev lo", f"route replace default via {SECOND}.1 dev {second}",
+                     f"address del {address}/24 dev {first}", f"link set {first} down"])  # fmt: skip
 
 
 @pytest.mark.parametrize("host", ["client", "server"])
@@ -84,7 +84,7 @@ def test_each_direction_may_use_an_interface_of_its_own(lab_of, tmp_path, host):
     """What the host sends leaves by its second interface; what it gets comes by the first."""
     lab = lab_of("chain", middleboxes=2, initial=1, rate=200)
     second_link(lab, host)
-    lab.batch(host, [f"route replace default via {SECOND}.1 dev eth1"])
+    lab.batch(host, [f"route replace default via {SECOND}.1 dev {device(lab, host, 'eth1')}"])
     before = interface_packets(lab.pid(host), "eth1")[1]
 
     def change():
