@@ -80,8 +80,8 @@ class Host:
     def _unpark(self, event):
         gone = self._release(event.nonce)
         while event.kind == "unpark" and not self.core.unpark(event.nonce, event.txid, event.side, gone):
-            gone += (more := self._release(event.nonce))
-            assert more, "the core waits for what nobody has"
+            more = self._release(event.nonce)  # none: what found no room is not waited for
+            gone = gone + more if more else self.core.record(event.nonce, event.side)["parked"]
 
     def _release(self, nonce):
         frames = self.waiting.take(nonce)

@@ -128,7 +128,7 @@ def test_an_agent_for_a_namespace_that_is_nobodys_host(how, tmp_path):
                 run = [*dysco, "agent", "run", *which]
                 agents.append(subprocess.Popen(run, stdout=subprocess.PIPE, stderr=errors, text=True))
             assert agents[-1].stdout.readline() == "ready\n", said.read_text()
-            assert said.read_text().startswith("11 addresses here, and an agent serves 8: sessions by 10.78.8.")
+            assert said.read_text().startswith("11 addresses here, and an agent serves 8: left alone are 10.78.8.")
         inside = ["ip", "netns", "exec", names[0]]
         subprocess.run([*inside, *dysco, "policy", "add", "tcp dst port 5001"], check=True, capture_output=True)
         reports = [tmp_path / f"{end}.jsonl" for end in ("client", "server")]
