@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Timers of the left anchor: what is repeated, when it gives up, how it ends.  The core answers by a script."""
 
-import pytest
 
 from dysco_ns.agent import leader as leading
 from dysco_ns.agent.core import Event
@@ -30,14 +29,9 @@ class Core:
         return [kind for kind, _ in self.sent]
 
 
-@pytest.fixture
-def clock(monkeypatch):
-    monkeypatch.setattr(leading.time, "monotonic", lambda: 0.0)
-
-
 def started(core):
     ended = []
-    leader = Leader(core, ended.append)
+    leader = Leader(core, ended.append, lambda: 0.0)
     leader.start(7, {"flags": 1})
     return leader, ended, core.sent[0][1]["txid"]
 
@@ -46,7 +40,7 @@ def event(kind, txid, value=0):
     return Event(0, kind, 7, txid, value, leading.SIDE_RIGHT)
 
 
-def test_request_is_repeated_with_growing_pauses_then_cancelled(clock):
+def test_request_is_repeated_with_growing_pauses_then_cancelled():
     core = Core()
     leader, ended, _ = started(core)
     now = 0.0
@@ -57,7 +51,7 @@ def test_request_is_repeated_with_growing_pauses_then_cancelled(clock):
     assert (ended[0].outcome, ended[0].reason) == ("cancelled", "timeout")
 
 
-def test_refusal_ends_the_attempt_with_its_reason(clock):
+def test_refusal_ends_the_attempt_with_its_reason():
     core = Core()
     leader, ended, txid = started(core)
     leader.handle(event("lock_refused", txid, 3), 0.1)
@@ -65,7 +59,7 @@ def test_refusal_ends_the_attempt_with_its_reason(clock):
     assert not leader.attempts
 
 
-def test_ready_then_gone_is_success_with_times_from_the_kernel(clock):
+def test_ready_then_gone_is_success_with_times_from_the_kernel():
     core = Core()
     leader, ended, txid = started(core)
     leader.handle(event("new_path_ready", txid), 0.1)
@@ -75,14 +69,14 @@ def test_ready_then_gone_is_success_with_times_from_the_kernel(clock):
     assert (ended[0].outcome, ended[0].reconfig_us, ended[0].first_byte_us) == ("done", 60.0, None)
 
 
-def test_events_of_another_transaction_change_nothing(clock):
+def test_events_of_another_transaction_change_nothing():
     core = Core()
     leader, ended, txid = started(core)
     leader.handle(event("old_path_gone", txid + 1), 0.1)
     assert not ended and leader.attempts
 
 
-def test_a_second_request_for_the_same_session_is_refused_as_busy(clock):
+def test_a_second_request_for_the_same_session_is_refused_as_busy():
     core = Core()
     leader, ended, _ = started(core)
     leader.start(7, {"flags": 1})
