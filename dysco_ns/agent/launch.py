@@ -6,6 +6,7 @@ The children leave the parent's session: they outlive it, as the data path does.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -84,10 +85,12 @@ def _child(target: AgentTarget, btf: Btf, said: int) -> None:
         settings = Settings(target.name, key, target.names, domains=parse_domains(target.domains), backend=target.backend,
                             workers=target.workers)  # fmt: skip
         run_here(settings, btf, lambda: os.write(said, b"ready"))
-    except BaseException as error:  # an interrupt of the parent must not unwind in its child
-        os.write(said, f"{type(error).__name__}: {error}".encode())
+        os._exit(0)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # nobody may hear it any more
+            os.write(said, f"{type(error).__name__}: {error}".encode())
+    finally:  # nothing may unwind in the child: it would go on with its parent's work
         os._exit(1)
-    os._exit(0)
 
 
 def start_agents(targets: Sequence[AgentTarget]) -> list[AgentHandle]:

@@ -78,9 +78,10 @@ class Host:
             self.core.command("heartbeat", nonce=event.nonce, txid=beat_txid())
 
     def _unpark(self, event):
-        gone, which = self._release(event.nonce), (event.nonce, event.txid, event.side)
-        if event.kind == "unpark" and not self.core.unpark(*which, gone):  # some has found no room
-            assert self.core.unpark(*which, self.core.record(event.nonce, event.side)["parked"])
+        gone = self._release(event.nonce)
+        while event.kind == "unpark" and not self.core.unpark(event.nonce, event.txid, event.side, gone):
+            more = self._release(event.nonce)  # none: what found no room is not waited for
+            gone = gone + more if more else self.core.record(event.nonce, event.side)["parked"]
 
     def _release(self, nonce):
         frames = self.waiting.take(nonce)
@@ -311,7 +312,7 @@ class World:
         names of faults (lab/judge.py) that the test has provoked."""
         assert self.faults == []
         for name, captured in self.captured.items():
-            beside = [] if name.startswith("mb") else self.hosts[name].addresses
+            beside = () if name.startswith("mb") else self.hosts[name].addresses
             for path in judge(captured).paths:
                 left_out = {"echo_above_max", *allowed} | ({"early_bytes_max"} if name.startswith("mb") else set())
                 faults = {f: n for f, n in path.faults(beside).items() if f not in left_out}  # as tests/net/watch.py

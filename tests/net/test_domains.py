@@ -8,7 +8,8 @@ import pytest
 from dysco_ns.agent.client import AgentRefused
 from dysco_ns.agent.launch import AgentTarget, start_agents
 from lab.results import ROOT
-from tests.net.conftest import transfer
+from lab.state import Process
+from tests.net.conftest import counters, reconfigured, talking, transfer
 
 CONNECT = str(ROOT / "build" / "connect")
 PORT = 5001
@@ -33,15 +34,12 @@ def net(lab_of, tmp_path):
         AgentTarget("server", lab.pid("server"), keys["east"], names),
     ]
     handles = start_agents(targets)
+    lab.state.agents = {h.name: Process.of(h.pid, f"agent of {h.name}") for h in handles}
     lab.agent("client").request("policy_add", filter=f"tcp dst port {PORT}", chain=["mb1", "mb2"])
     lab.keys = keys
     yield lab
     for handle in handles:
         handle.stop()
-
-
-def counters(lab, host):
-    return lab.agent(host).request("stats")["counters"]
 
 
 def test_chains_and_reconfigurations_cross_the_border(net, tmp_path):
@@ -69,7 +67,6 @@ def test_the_key_of_one_domain_is_rotated(net, tmp_path):
     fresh = tmp_path / "fresh"
     fresh.write_text("f" * 32)
     fresh.chmod(0o600)
-    server = net.topology.host("server").address
     borders = [f"{net.topology.names[h]}/32" for h in ("mb2", "server")]
 
     def everywhere(op, **fields):
@@ -78,11 +75,13 @@ def test_the_key_of_one_domain_is_rotated(net, tmp_path):
         for domain in borders:
             net.agent("mb1").request(op, domain=domain, **fields)
 
-    with net.service("server", [CONNECT, "server", server, str(PORT)]):
-        for use in (False, True):
-            everywhere("key_set", number=1, file=str(fresh), use=use)
-            net.run("client", [CONNECT, "client", server, str(PORT), "3"])
-        everywhere("key_drop", number=0)
-        net.run("client", [CONNECT, "client", server, str(PORT), "3"])
+    with talking(net, tmp_path) as talk:  # their chain is changed with each pair of keys: lock, SYN of the new path, release
+        for op, fields in (("key_set", {"number": 1, "file": str(fresh), "use": False}),
+                           ("key_set", {"number": 1, "file": str(fresh), "use": True}), ("key_drop", {"number": 0})):  # fmt: skip
+            everywhere(op, **fields)
+            reconfigured(net, "mb1", remove="mb2")
+            reconfigured(net, "mb1", insert=["mb2"])
+    assert (talk.compared.sessions, talk.compared.clean) == (10, True), talk.compared.reasons
+    assert not any(name.startswith("drop") and name != "drop_tombstone" for h in net.topology.names for name in counters(net, h))
     with pytest.raises(AgentRefused, match="no domain"):
         net.agent("mb1").request("key_drop", number=0, domain="192.0.2.0/24")

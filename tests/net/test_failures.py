@@ -11,14 +11,11 @@ import pytest
 from lab.network import wait_until
 from lab.results import ROOT
 from lab.tools import bulk
-from tests.net.conftest import transfer
+from lab.topologies import ROUTER
+from tests.net.conftest import sessions, talking, transfer
 
 PORT = 5001
 CONNECT = str(ROOT / "build" / "connect")
-
-
-def sessions(lab, host):
-    return lab.agent(host).request("sessions")["sessions"]
 
 
 def die(lab, host):
@@ -70,34 +67,33 @@ def test_an_old_path_that_fails_loses_the_session_and_leaves_nothing(lab_of, tmp
     assert "session_lost" in {e["event"] for e in told}
 
 
-def test_when_source_ports_run_out_the_destination_port_varies(lab_of):
-    """More sessions at once between two hosts than there are source ports for subsessions."""
+HOLD = """
+import resource, socket, sys, threading
+resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
+if sys.argv[1] == "listen":
+    listener = socket.create_server((sys.argv[2], 5001), backlog=4096); print("ready", flush=True)
+    held = [listener.accept() for _ in iter(int, 1)]
+held = [socket.create_connection((sys.argv[2], 5001), timeout=10) for _ in range(int(sys.argv[1]))]
+print("ready", flush=True); threading.Event().wait()
+"""
+
+
+def test_when_source_ports_run_out_the_destination_port_varies(lab_of, tmp_path):
+    """So many sessions are open at once that the others find no source port for their subsession any more."""
     lab = lab_of("chain", middleboxes=1)
-    address, count = lab.topology.host("server").address, 7000
+    server, other = lab.topology.host("server").address, "10.99.0.2"  # its sessions to the middlebox use the same ports
+    lab.run("server", ["ip", "address", "add", f"{other}/32", "dev", "lo"])
+    lab.run(ROUTER, ["ip", "route", "add", other, "via", server])
     lab.run("client", ["sysctl", "-qw", "net.ipv4.ip_local_port_range=33000 60999"])
-    code = f"""
-import resource, socket, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
-open_ = [socket.create_connection(("{address}", {PORT}), timeout=10) for _ in range({count})]
-for s in open_: s.sendall(b"x")
-print(sum(s.recv(1) == b"y" for s in open_))
-"""
-    serve = f"""
-import resource, selectors, socket
-resource.setrlimit(resource.RLIMIT_NOFILE, (20000, 20000))
-l = socket.create_server(("", {PORT}), backlog=4096); sel = selectors.DefaultSelector(); sel.register(l, 1)
-print("ready", flush=True)
-while True:
-    for key, _ in sel.select():
-        if key.fileobj is l: sel.register(l.accept()[0], 1)
-        elif key.fileobj.recv(1): key.fileobj.sendall(b"y")
-        else: sel.unregister(key.fileobj); key.fileobj.close()
-"""
-    with lab.service("server", [sys.executable, "-u", "-c", serve]):
-        said = lab.run("client", [sys.executable, "-c", code])
-    assert int(said) == count
-    ports = {s["right"].rsplit(":", 1)[1] for s in sessions(lab, "client")}
-    assert len(ports) > 1  # PORT, and what was drawn when its 6384 source ports were used up
+    lab.agent("client").request("policy_add", filter=f"tcp and dst host {other}", chain=["mb1"], ends_at="server")
+    with (
+        lab.service("server", [sys.executable, "-c", HOLD, "listen", other]),
+        lab.service("client", [sys.executable, "-c", HOLD, "6384", other]),
+        talking(lab, tmp_path, sessions=50, seconds=1) as talk,
+    ):
+        found = [s["right"].rsplit(":", 1)[1] for s in sessions(lab, "client") if server in s["tuple"]]
+    assert (talk.compared.sessions, talk.compared.clean) == (50, True), talk.compared.reasons
+    assert len(set(found)) > 10, found  # drawn, as the source ports for PORT are used up
     assert "drop_no_port" not in lab.agent("client").request("stats")["counters"]
 
 
@@ -132,7 +128,7 @@ def test_an_agent_for_a_namespace_that_is_nobodys_host(how, tmp_path):
                 run = [*dysco, "agent", "run", *which]
                 agents.append(subprocess.Popen(run, stdout=subprocess.PIPE, stderr=errors, text=True))
             assert agents[-1].stdout.readline() == "ready\n", said.read_text()
-            assert said.read_text().startswith("11 addresses here, and an agent serves 8: sessions by 10.78.8.")
+            assert said.read_text().startswith("11 addresses here, and an agent serves 8: left alone are 10.78.8.")
         inside = ["ip", "netns", "exec", names[0]]
         subprocess.run([*inside, *dysco, "policy", "add", "tcp dst port 5001"], check=True, capture_output=True)
         reports = [tmp_path / f"{end}.jsonl" for end in ("client", "server")]

@@ -9,6 +9,7 @@ import pytest
 from dysco_ns import netns
 from lab.measure import interface_packets
 from lab.network import wait_until
+from lab.results import ROOT
 from middleboxes.tcp_proxy import TcpProxy
 from tests.net.conftest import invalid_packets, no_session_was_reset, transfer
 
@@ -88,43 +89,41 @@ CLASSIFIER = f"""
 import socket, sys, threading
 sys.path.insert(0, sys.argv[1])
 from dysco_ns.splice import choose
-server, boxes = sys.argv[2], {{b"a": [], b"b": [sys.argv[3]]}}
-listener = socket.create_server(("", {PORT})); print("ready", flush=True)
+server, box, lock, count = sys.argv[2], sys.argv[3], threading.Lock(), 0
+def relay(a, b):
+    while data := a.recv(65536): b.sendall(data)
+    b.shutdown(socket.SHUT_WR)
 def serve(inner):
-    what = inner.recv(1)
-    outer = socket.socket()
-    choose(outer, (server, {PORT}), boxes[what])
-    outer.connect((server, {PORT})); outer.sendall(what)
-    inner.sendall(outer.recv(1)); outer.close(); inner.close()
+    global count
+    what, outer = inner.recv(1, socket.MSG_PEEK), socket.socket()
+    with lock: count, chain = count + 1, [box] if count % 2 else []
+    choose(outer, (server, {PORT}), chain)
+    outer.connect((server, {PORT}))
+    threading.Thread(target=relay, args=(outer, inner)).start()
+    relay(inner, outer)
+listener = socket.create_server(("", {PORT}), backlog=64); print("ready", flush=True)
 while True: threading.Thread(target=serve, args=(listener.accept()[0],)).start()
 """
 
-ECHO = f"""
-import socket
-listener = socket.create_server(("", {PORT})); print("ready", flush=True)
-while True:
-    s, _ = listener.accept(); s.sendall(s.recv(1)); s.close()
-"""
 
-ASK = f"""
-import socket, sys
-for what in b"abab":
-    s = socket.create_connection((sys.argv[1], {PORT})); s.sendall(bytes([what])); print(s.recv(1).decode(), end="")
-"""
-
-
-def test_a_classifier_chooses_the_next_middlebox_of_each_session(lab_of):
-    from lab.results import ROOT
-
+def test_a_classifier_chooses_the_next_middlebox_of_each_session(lab_of, tmp_path):
+    """It waits for what a session says first, then sends every other one by a middlebox; both ends' streams are compared."""
     lab = lab_of("chain", middleboxes=2, initial=0)
     server, box = (lab.topology.host(h).address for h in ("server", "mb2"))
-    before = interface_packets(lab.pid("mb2"), "eth0")[0]
-    classifier = [sys.executable, "-c", CLASSIFIER, str(ROOT), server, box]
-    with lab.service("server", [sys.executable, "-c", ECHO]), lab.service("mb1", classifier):
-        assert lab.run("client", [sys.executable, "-c", ASK, lab.topology.host("mb1").address]) == "abab"
-    ours = [s for s in sessions(lab, "mb1") if s["role"] == "first"]
-    assert sorted(s["neighbours"]["right"] for s in ours) == sorted([server, server, box, box])
-    assert len(sessions(lab, "mb2")) == 2
+    before, seen = interface_packets(lab.pid("mb2"), "eth0")[0], {}
+
+    def opened():
+        return [s for s in sessions(lab, "mb1") if s["role"] == "first" and s["state"] == "established"]
+
+    def look():
+        wait_until(lambda: len(opened()) == 10, 10, "ten sessions that go on")
+        seen.update({h: sessions(lab, h) for h in ("mb1", "mb2")})
+
+    with lab.service("mb1", [sys.executable, "-c", CLASSIFIER, str(ROOT), server, box]):
+        compared = transfer(lab, "client", "server", lab.topology.host("mb1").address, (PORT, PORT), tmp_path, during=look)
+    assert (compared.sessions, compared.clean) == (10, True), compared.reasons
+    ours = [s["neighbours"]["right"] for s in seen["mb1"] if s["role"] == "first"]
+    assert (ours.count(server), ours.count(box), len(seen["mb2"])) == (5, 5, 5)
     assert interface_packets(lab.pid("mb2"), "eth0")[0] > before
 
 

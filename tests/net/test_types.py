@@ -11,7 +11,7 @@ import pytest
 from dysco_ns.agent.client import AgentRefused
 from lab.network import end, wait_until
 from lab.tools import bulk
-from tests.net.conftest import transfer
+from tests.net.conftest import Talk, transfer
 from tests.net.test_reconfigure import dysco
 
 PORT = 5001
@@ -19,19 +19,21 @@ PORT = 5001
 
 @pytest.fixture
 def net(lab_of, tmp_path):
-    """Three middleboxes, none of them on a chain; sessions(n) opens n sessions that say a little now and then."""
+    """Three middleboxes, none of them on a chain; open(n) opens n sessions that say a little now and then, and are compared when
+    the test is done."""
     lab = lab_of("chain", middleboxes=3, initial=0)
     address = lab.topology.host("server").address
-    agent = lab.agent("client")
-    with lab.service("server", bulk.server_command(address, PORT, tmp_path / "s.jsonl")), ExitStack() as stack:
+    agent, opened, reports = lab.agent("client"), [], [tmp_path / "server.jsonl"]
+    with lab.service("server", bulk.server_command(address, PORT, reports[0])) as server, ExitStack() as stack:
 
         def sessions(count):
-            command = bulk.client_command(address, PORT, tmp_path / f"c{count}.jsonl", sessions=count, seconds=60, message=100,
-                                          every_us=200_000)  # fmt: skip
-            process = lab.popen("client", command, stdout=subprocess.PIPE)
-            stack.callback(end, process)
-            assert process.stdout.readline().startswith("connected")
-            return process
+            reports.insert(0, tmp_path / f"client{len(reports)}.jsonl")
+            command = bulk.client_command(address, PORT, reports[0], sessions=count, seconds=60, message=100, every_us=200_000,
+                                          base=100 * len(reports))  # fmt: skip
+            opened.append(lab.popen("client", command, stdout=subprocess.PIPE))
+            stack.callback(end, opened[-1])
+            assert opened[-1].stdout.readline().startswith("connected")
+            return opened[-1]
 
         def chosen():
             """How many live sessions go through each middlebox."""
@@ -41,6 +43,9 @@ def net(lab_of, tmp_path):
 
         lab.open, lab.chosen = sessions, chosen
         yield lab
+    if opened:
+        compared = Talk(opened, server, reports).compared
+        assert compared.clean, compared.reasons
 
 
 def use(lab, choose, members=("mb1", "mb2", "mb3")):
