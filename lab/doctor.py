@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -52,6 +53,16 @@ def _probe(name: str, script: str, without: str, needed: bool = False) -> Check:
 def _tool(name: str, without: str, needed: bool = False) -> Check:
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     return Check(name, "ok" if path else "missing" if needed else "note", path or "not installed", without, needed)
+
+
+def _module(name: str, without: str) -> Check:
+    there = importlib.util.find_spec(name) is not None
+    return Check(name, "ok" if there else "note", "a Python package" if there else "not installed", without)
+
+
+def _check_tun() -> Check:
+    there = Path("/dev/net/tun").exists()
+    return Check("tun device", "ok" if there else "note", "yes" if there else "no", "Open vSwitch in user space makes taps")
 
 
 def _check_kernel() -> Check:
@@ -141,7 +152,9 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     lambda: _probe("u32 classifier", "tc qdisc add dev v0 root handle 1: htb; tc filter add dev v0 parent 1: protocol ip "
                    "u32 match ip tos 0xc0 0xfc flowid 1:1", "control segments would queue behind bulk data", True),
     lambda: _probe("netem", "tc qdisc add dev v0 root netem delay 1ms", "no emulated delay or loss; no experiment needs it yet"),
-    lambda: _tool("ovs-vsctl", "switched topologies; none needs it yet"),
+    lambda: _tool("ovs-vswitchd", "topology switched, experiment-sdn-baseline"),
+    _check_tun,
+    lambda: _module("os_ken", "the controller of experiment-sdn-baseline"),
     _check_congestion,
     _check_cgroups,
     _check_hugepages,

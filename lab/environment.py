@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("mininet", "clang", "libbpf1", "iproute2", "iptables", "iperf3", "nginx", "nginx-light", "wrk", "haproxy", "tshark")
+PACKAGES = ("mininet", "clang", "libbpf1", "iproute2", "iptables", "iperf3", "nginx", "nginx-light", "wrk", "haproxy", "tshark",
+            "openvswitch-switch")
 SYSCTLS = (
     "net/core/bpf_jit_enable", "net/core/netdev_max_backlog", "net/core/rmem_max", "net/core/wmem_max",
     "net/ipv4/tcp_congestion_control", "net/ipv4/tcp_rmem", "net/ipv4/tcp_wmem", "kernel/bpf_stats_enabled",
@@ -25,8 +27,14 @@ class MissingTool(Exception):
 
 
 def need(tools: tuple[str, ...], who: str) -> None:
-    """MissingTool, with what to do about it, for the first program that is not there; a path names one of our own."""
+    """MissingTool, with what to do about it, for the first program that is not there; a path names one of our own, what
+    begins with `python:` a module."""
     for tool in tools:
+        kind, _, module = tool.partition(":")
+        if kind == "python":
+            if not importlib.util.find_spec(module):
+                raise MissingTool(f"{who} needs the Python package {module}, which is not installed: `make setup` installs it")
+            continue
         if "/" in tool and not Path(tool).exists():
             raise MissingTool(f"{who} needs {Path(tool).name}, which has not been built: `make build` builds it")
         if "/" not in tool and not (shutil.which(tool) or shutil.which(tool, path=ADMIN)):

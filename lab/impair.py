@@ -37,13 +37,17 @@ ONCE = ("-m hashlimit --hashlimit-name {name} --hashlimit-upto 1/hour --hashlimi
         "--hashlimit-mode srcip,srcport,dstip,dstport --hashlimit-htable-expire 600000")  # fmt: skip
 
 
+def first_of_each(name: str) -> list[str]:
+    """Of what else a rule matches, only the first packet of each five-tuple.  `name`: of the kernel's table."""
+    return ONCE.format(name=re.sub("[^a-zA-Z]", "", name)[:14]).split()
+
+
 @contextmanager
 def lost(lab: Lab, message: str, once: bool = True, at: str = "") -> Iterator[None]:
     """Messages of one kind get lost at the router: the first on each subsession, at each hop, or (once=False) all of them.
     `at`: more words of a netfilter rule, such as '-s ADDRESS'."""
-    match = [*at.split(), *MESSAGES[message].split()]
-    first = ONCE.format(name=re.sub("[^a-zA-Z]", "", message)[:14]) if once else ""
-    with rule(lab, ROUTER, "PREROUTING", ["-p", "tcp", *match, *first.split(), "-j", "DROP"], "raw"):
+    match = [*at.split(), *MESSAGES[message].split(), *(first_of_each(message) if once else ())]
+    with rule(lab, ROUTER, "PREROUTING", ["-p", "tcp", *match, "-j", "DROP"], "raw"):
         yield
 
 

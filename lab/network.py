@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes a topology real: Mininet hosts, veth links, routes, shapers, agents, policies.
 
-Mininet's Node gives each host its namespace and shell.  The Mininet class itself is not used: our networks are routed
-and need no switches or controller, and its start would raise sysctls of the root namespace.  Links are made directly
-between the hosts' namespaces, so that the root namespace never sees an interface.
+Mininet's Node gives each host its namespace and shell.  The Mininet class itself is not used: its start would raise
+sysctls of the root namespace, its switches would live there.  Links are made directly between the hosts' namespaces, so
+that the root namespace never sees an interface.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from typing import IO, Any
 from dysco_ns import netns
 from dysco_ns.agent.client import AgentClient
 from lab import shaping, state
+from lab.switches import Switches
 from lab.tool import run
-from lab.topologies import ROUTER, Host, Topology
+from lab.topologies import GATEWAY_MAC, ROUTER, Host, Topology
 from middleboxes.box import BoxFailed, Middlebox
 from middleboxes.iptables import Firewall, Nat
 
 KEY_FILE = state.RUN / "lab.key"
+SWITCHES = state.RUN / "switches"
 READY_TIMEOUT_S = 10.0
 
 SYSCTLS = {
@@ -80,6 +82,7 @@ class Lab:
         self.state = state.begin()
         self.state.topology, self.state.settings = topology.name, topology.settings
         self._nodes: dict[str, Any] = {}
+        self.switches: Switches | None = None  # of a topology that has some
 
     def __enter__(self) -> Lab:
         try:
@@ -103,7 +106,10 @@ class Lab:
         self._wire()
         for host in hosts:
             self._configure(host)
-        self._configure_router()
+        if self.topology.switches:
+            self._configure_switches()
+        else:
+            self._configure_router()
         self.state.addresses = self.topology.names
         if self.topology.agents:
             self.start_agents(self.topology.sign)
@@ -135,21 +141,33 @@ class Lab:
         if host.kind != "host":
             sysctls |= FORWARD
         self.sysctl(host.name, sysctls)
-        self.batch(
-            host.name,
-            [
-                "link set lo up",
-                "link set eth0 up",
-                f"address add {host.address}/24 dev eth0",
-                f"route add default via {host.gateway}",
-            ],
-        )
+        self.batch(host.name, ["link set lo up", *self._addressing(host)])
         if host.rate_mbps:
             self._shape(host.name, "eth0", host.rate_mbps)
         if host.kind == "firewall":
             Firewall().start(self.place(host.name))
         elif host.kind == "nat":
             Nat().start(self.place(host.name))
+
+    def _addressing(self, host: Host) -> list[str]:
+        lines = ["link set eth0 up", f"address add {host.address}/24 dev eth0", f"route add default via {host.gateway}"]
+        if self.topology.switches:  # they answer nobody's ARP
+            lines[0] += f" address {host.mac}"
+            lines.append(f"neighbour add {host.gateway} lladdr {GATEWAY_MAC} dev eth0 nud permanent")
+        return lines
+
+    def _configure_switches(self) -> None:
+        """The switches that are the router; they see frames as on a cable, which hosts must have summed."""
+        self.sysctl(ROUTER, SYSCTLS)
+        self.batch(ROUTER, ["link set lo up", *(f"link set to-{host.name} up" for host in self.topology.hosts)])
+        for host in self.topology.hosts:
+            run(self.inside(host.name, ["ethtool", "-K", "eth0", "tx", "off"]))
+            if host.rate_mbps:
+                self._shape(ROUTER, f"to-{host.name}", host.rate_mbps)
+        self.state.folders.append(str(SWITCHES))
+        self.state.save()
+        self.switches = Switches(self.place(ROUTER), SWITCHES, self.topology)
+        self.switches.start()
 
     def _configure_router(self) -> None:
         """The router, and the edges as far as they are one: the far ends of all links, and the routes to them."""

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import time
 from dataclasses import asdict, dataclass, field
@@ -59,6 +60,7 @@ class State:
     agents: dict[str, Process] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
 
     def save(self) -> None:
         RUN.mkdir(parents=True, exist_ok=True)
@@ -129,5 +131,7 @@ def clean(state: State, including_holder: bool = False) -> None:
     remove_bpffs()
     for path in state.files:
         Path(path).unlink(missing_ok=True)
+    for path in state.folders:
+        shutil.rmtree(path, ignore_errors=True)
     FILE.unlink(missing_ok=True)
     (RUN / "lab.lock").unlink(missing_ok=True)

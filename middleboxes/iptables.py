@@ -29,7 +29,7 @@ NAT_RULES = """*nat
 COUNTED = re.compile(r"^\s*(\d+)\s+(\d+)\s+(\S+)\s+(.*)$")
 
 
-def _rule_packets(place: Place, table: str, chain: str) -> list[tuple[int, str]]:
+def rule_packets(place: Place, table: str, chain: str) -> list[tuple[int, str]]:
     """The packets that each rule of a chain has counted, and the rule."""
     lines = place.run(["iptables", "-t", table, "-L", chain, "-v", "-x", "-n"]).splitlines()[2:]
     found = [COUNTED.match(line) for line in lines]
@@ -57,7 +57,7 @@ class Firewall:
     def counters(self) -> dict[str, int]:
         """invalid: packets dropped as INVALID; new: sessions let in; passed: packets of those known."""
         assert self.place
-        counted = _rule_packets(self.place, "filter", "FORWARD")
+        counted = rule_packets(self.place, "filter", "FORWARD")
         named = {"invalid": "INVALID", "passed": "ESTABLISHED", "new": "NEW"}
         return {name: sum(packets for packets, rule in counted if word in rule) for name, word in named.items()}
 
@@ -96,5 +96,5 @@ class Nat:
         assert self._place
         counts = {"source": 0, "destination": 0}
         for name, chain in (("source", "POSTROUTING"), ("destination", "PREROUTING")):
-            counts[name] = sum(packets for packets, _ in _rule_packets(self._place, "nat", chain))
+            counts[name] = sum(packets for packets, _ in rule_packets(self._place, "nat", chain))
         return counts

@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 
 packages=(mininet clang llvm libbpf-dev linux-libc-dev gcc make pkg-config util-linux iproute2 iptables ethtool iputils-ping
 	iperf3 tcpdump tshark conntrack runc spin libpcap-dev libpcap0.8 libxxhash-dev python3-venv python3-dev procps git
-	nginx libnginx-mod-stream haproxy squid prads wrk)
-services=(nginx haproxy squid prads suricata) # run inside the lab's hosts alone
+	nginx libnginx-mod-stream haproxy squid prads wrk openvswitch-switch)
+services=(nginx haproxy squid prads suricata openvswitch-switch) # run inside the lab's hosts alone
 optional=(suricata)                           # not in every distribution; `make doctor` says
 
 say() { printf 'set-up: %s\n' "$*"; }

@@ -106,7 +106,7 @@ async def _key_set(daemon: Daemon, request: Json) -> Json:
     """Makes a key valid under a number; with `use`, also signs with it."""
     use = bool(request.get("use"))
     signing = daemon.domains.set_key(request.get("domain"), int(request["number"]), Path(request["file"]), use)
-    daemon.configure_again()
+    daemon.configure()
     return {"signing": signing}
 
 
@@ -147,7 +147,7 @@ async def _tune(daemon: Daemon, request: Json) -> Json:
         if request["tag"] not in ("mark", "option"):
             raise Refused(f"tag {request['tag']}: use mark or option")
         daemon.tag_option = request["tag"] == "option"
-    daemon.configure_again()
+    daemon.configure()
     return {}
 
 

@@ -33,7 +33,7 @@ static const struct named tables[] = {
 	ROW("next_hop_table", hop, struct next_hop, MAX_NEXT_HOPS),
 	ROW("next_hop_count", hops, u32, 1),
 	ROW("config_table", config, struct config, 1),
-	ROW("policy_table", policy, struct policy, MAX_POLICIES),
+	ROW("policy_table", policy, struct policy, POLICY_SLOTS),
 	ROW("key_table", key, struct hmac_key, MAX_DOMAINS * MAX_KEYS),
 	ROW("type_table", type, struct middlebox_type, MAX_TYPES),
 	{ "counter_table", COUNTS, 0, sizeof(u64), COUNTERS },

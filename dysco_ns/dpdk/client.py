@@ -175,7 +175,7 @@ class DataPath:
         self._channel.ask(f"attach {wire} {host}")
 
     def release(self, nonce: int) -> int:
-        """Lets what waits for a session go; returns how many segments."""
+        """Lets what waits for a session go; returns how much: bytes and FIN."""
         answer = self._channel.ask("release", struct.pack("<Q", nonce))
         return int(answer[0]) if answer else 0
 

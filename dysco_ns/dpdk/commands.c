@@ -68,8 +68,6 @@ u32 agents_command(struct shared *s, const void *frame, u32 n, int *more)
 	memcpy(&c, (const u8 *)frame + AT_IP, sizeof(c));
 	if (c.kind == COMMAND_EXPIRE)
 		return expire_all(s, frame, n, more);
-	if (c.kind == COMMAND_UNPARK)
-		agents_release(s, c.nonce); /* before anything that the stack sends afterwards */
 	struct agent *a = c.kind == COMMAND_NEXT ? agent_for(s, &c.tuple) : agent_with(s, c.nonce);
 	if (c.kind == COMMAND_SPLICE && agent_with(s, c.peer) != a && session_move(agent_with(s, c.peer), a, c.peer))
 		return REFUSED_NO_ROOM;

@@ -53,7 +53,7 @@ struct shared {
 	struct spread spread;
 	struct agent *agent[MAX_CORES];
 	struct config config;
-	struct policy policy[MAX_POLICIES];
+	struct policy policy[POLICY_SLOTS];
 	struct hmac_key key[MAX_DOMAINS * MAX_KEYS];
 	struct middlebox_type type[MAX_TYPES];
 	struct members members;

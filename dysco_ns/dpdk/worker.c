@@ -302,6 +302,16 @@ static u64 parked_nonce(struct agent *a, struct packet *p)
 	return e ? e->nonce : 0;
 }
 
+/* Bytes and FIN of it. */
+static u32 parked_length(const struct packet *p)
+{
+	const u8 *data = rte_pktmbuf_mtod(p, const u8 *);
+	const struct wire_ip *ip = (const struct wire_ip *)(data + AT_IP);
+	const struct wire_tcp *tcp = (const struct wire_tcp *)(data + AT_TCP);
+
+	return be16_of(ip->total_length) - sizeof(*ip) - 4u * (tcp->data_offset >> 4) + (tcp->flags & TCP_FIN);
+}
+
 static u32 release_at(struct agent *a, u64 nonce)
 {
 	struct packet *p;
@@ -312,8 +322,8 @@ static u32 release_at(struct agent *a, u64 nonce)
 		p = a->parking[i];
 		u64 owner = parked_nonce(a, p);
 		if (owner == nonce) {
+			released += parked_length(p);
 			burst(a, &a->pair[way_of(p)->pair % MAX_PAIRS], &p, 1, 0);
-			released++;
 		} else if (has_session(a, owner)) {
 			a->parking[kept++] = p;
 		} else {

@@ -25,6 +25,7 @@ NAMES = (
     "scrubber",
     "maintenance",
     "loadbalancer",
+    "sdn-baseline",
     "bench",
     "bench-dpdk",
 )

@@ -2,7 +2,7 @@
 """A proxy leaves live TCP sessions (paper V-C, Fig. 12-14).
 
 Four client-server pairs talk through one proxy whose link is the bottleneck.  One pair after the other, all sessions
-of a pair lose the proxy while they carry data both ways.
+of a pair lose the proxy while they carry data both ways.  With arms=on further runs throttle windows and lose messages.
 """
 
 from __future__ import annotations
@@ -10,28 +10,23 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import subprocess
-import time
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.collect import collecting, read_events
+from lab.collect import read_events
+from lab.experiments import proxy_removal_arms as arms
 from lab.experiments.framework.recorder import Recorder
 from lab.experiments.proxy_removal_figures import draw
-from lab.measure import RESETS, TICKS, Sampler, cpu_ticks, interface_packets, rates, tcp_counters, with_children
-from lab.network import Lab, LabFailed, end, wait_for, wait_until
+from lab.experiments.proxy_removal_load import THROTTLES, Plan, Seen, carry
+from lab.measure import RESETS, TICKS, rates
+from lab.network import Lab
 from lab.results import RunDirectory, Summary, claim
 from lab.statistics import percentile
-from lab.tools import bulk
-from lab.topologies import Settings, Topology
-from lab.topologies.proxy import PROXY, proxy_port, server_port
-from middleboxes.box import ProcessBox
-from middleboxes.control import Leaves
-from middleboxes.haproxy import HAProxy
-from middleboxes.nginx import Nginx
-from middleboxes.tcp_proxy import BINARY, TcpProxy
+from lab.tools import bulk, echo
+from lab.topologies import Settings
+from lab.topologies.proxy import PROXY
+from middleboxes.tcp_proxy import BINARY
 
 __all__ = ["CPU_BOUND", "DESCRIPTION", "TOOLS", "draw", "measure", "plan", "summarise"]
 
@@ -42,25 +37,18 @@ CPU_BOUND = False
 PAPER_P80_US, PAPER_MAX_US = 60, 220
 RAMP_S = 1.5  # left out before measuring goodput
 SETTLE_S = 1.0  # left out after the last removal
-DRAIN_TIMEOUT_S = 20.0
-ACCEPT_TIMEOUT_S = 10.0
+TIMES = ("reconfig_us", "first_byte_us", "old_path_drained_us")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """When what happens, in seconds; how many sessions in each pair."""
+class Runs:
+    """The main run, and how large each arm is if there are any."""
 
-    topology: Topology
-    pairs: int
-    sessions: int
-    removals: tuple[float, ...]
-    seconds: float
-    interval_s: float
-    trigger: str  # proxy: it asks to leave; client: it only joins, the client's agent is told
-    proxy: str  # one of PROXIES
+    main: Plan
+    arm: Plan | None
 
 
-def plan(settings: Settings, profile: str) -> Plan:
+def plan(settings: Settings, profile: str) -> Runs:
     scale = 10 if profile == "paper" else 1
     first = settings.integer("first_removal", 4 * scale, 1, 1000)
     step = settings.integer("step", 2 * scale, 1, 1000)
@@ -69,119 +57,42 @@ def plan(settings: Settings, profile: str) -> Plan:
     seconds = settings.integer("seconds", first + step * pairs + 12 * scale, 2, 10000)
     trigger = settings.choice("trigger", "proxy", ("proxy", "client"))
     proxy = settings.choice("proxy", PROXIES[0], PROXIES)
-    removals = tuple(float(first + i * step) for i in range(pairs))
+    throttle, loss = settings.choice("throttle", "off", tuple(THROTTLES)), settings.integer("loss", 0, 0, 50)
+    further = settings.switch("arms", profile == "paper")
     topology = settings.topology("proxy", pairs=pairs)
-    return Plan(topology, pairs, sessions, removals, float(seconds), scale / 10, trigger, proxy)
+
+    def times(first: float, step: float, seconds: float, interval_s: float, throttle: str, loss: int) -> Plan:
+        removals = tuple(float(first + i * step) for i in range(pairs))
+        return Plan(topology, pairs, sessions, removals, seconds, interval_s, trigger, proxy, throttle, loss)
+
+    arm = times(3, 2, 3 + 2 * pairs + 6, 0.1, "off", 0) if further and topology.agents else None
+    return Runs(times(first, step, seconds, scale / 10, throttle, loss), arm)
 
 
 # ---- step 1: run ----
 
 
-def measure(plan: Plan, record: Recorder) -> None:
+def measure(plan: Runs, record: Recorder) -> None:
     record.progress(0.0, "building the network")
-    with Lab(plan.topology) as lab, ExitStack() as stack:
-        _load(lab, plan, record, stack)
-    _record_goodput(record, plan)
-
-
-def _proxy(plan: Plan, raw: Path) -> TcpProxy | Nginx | HAProxy:
-    topology = plan.topology
-    routes = {proxy_port(i): (topology.host(f"server{i}").address, server_port(i)) for i in range(1, plan.pairs + 1)}
-    if plan.proxy == "tcp_proxy":
-        return TcpProxy(routes, raw / "proxy.sock", "command" if topology.agents else "never", topology.congestion)
-    relays, when = {port: [to] for port, to in routes.items()}, "command" if topology.agents else "none"
-    return Nginx(raw, stream=relays, leave_when=when) if plan.proxy == "nginx" else HAProxy(raw, tcp=relays, leave_when=when)
-
-
-def _load(lab: Lab, plan: Plan, record: Recorder, stack: ExitStack) -> None:
-    """All sessions of all pairs from their start to their end, and what everything counted meanwhile."""
-    topology, raw = plan.topology, record.raw
-    proxy = _proxy(plan, raw)
-    servers = [_server(lab, plan, raw, pair, stack) for pair in range(1, plan.pairs + 1)]
-    stack.enter_context(lab.box(PROXY, proxy))
-    collector = stack.enter_context(collecting(lab, raw))
-    before = {name: tcp_counters(lab.pid(name)) for name in topology.names}
-    sampler = Sampler(plan.interval_s, _probe(proxy, lab.pid(PROXY)))
-    sampler.start()
-    zero = record.zero()
-    with record.watched():
-        clients = [_client(lab, plan, record, pair) for pair in range(1, plan.pairs + 1)]
-        for client in clients:
-            wait_for(client, "connected")
-        total = plan.pairs * plan.sessions
-        with suppress(LabFailed):  # connected is what the kernel has taken: the proxy may be behind
-            wait_until(lambda: proxy.counters().get("open", total) >= total, ACCEPT_TIMEOUT_S, "all accepted")
-        removals = _remove_pairs(lab, plan, proxy, zero, record)
-        _wait_for_end(clients, plan, zero, record)
-        record.progress(0.97, "draining")
-        for client in clients:
-            client.wait(DRAIN_TIMEOUT_S + 30)
-    if topology.agents:
-        with suppress(LabFailed):  # the summary counts what is missing
-            wait_until(lambda: len(collector.ended()) >= total, 3.0, "reconfigurations reported")
-    time.sleep(0.3)
-    rows = sampler.finish()
-    sockets = lab.run(PROXY, ["ss", "-Htan", "state", "connected", "exclude", "time-wait"]).splitlines()
-    after = {name: tcp_counters(lab.pid(name)) for name in topology.names}
-    _record_proxy(record, rows)
-    (raw / "tcp.json").write_text(json.dumps({"before": before, "after": after}))
-    (raw / "agents.json").write_text(json.dumps({n: lab.agent(n).request("stats")["counters"] for n in lab.state.agents}))
-    for server in servers:
-        end(server)
-    record.facts |= {
-        "topology": topology.name, "dysco": topology.agents, "removals_s": plan.removals, "load_s": plan.seconds,
-        "zero_ns": int(zero * 1e9), "removals": removals, "proxy_sockets_after": len(sockets),
-    }  # fmt: skip
-
-
-def _probe(proxy: ProcessBox, namespace: int) -> Any:
-    assert proxy.process
-    processes = with_children(proxy.process.pid)
-
-    def probe(_: float) -> dict[str, float]:
-        received, sent = interface_packets(namespace, "eth0")
-        return {"cpu_ticks": sum(map(cpu_ticks, processes)), "received": received, "sent": sent}
-
-    return probe
-
-
-def _server(lab: Lab, plan: Plan, raw: Path, pair: int, stack: ExitStack) -> Any:
-    address = plan.topology.host(f"server{pair}").address
-    command = bulk.server_command(address, server_port(pair), raw / f"server{pair}.jsonl", int(plan.interval_s * 1000))
-    return stack.enter_context(lab.service(f"server{pair}", [*command, "--congestion", plan.topology.congestion]))
-
-
-def _client(lab: Lab, plan: Plan, record: Recorder, pair: int) -> Any:
-    command = bulk.client_command(
-        plan.topology.host(PROXY).address, proxy_port(pair), record.raw / f"client{pair}.jsonl", sessions=plan.sessions,
-        seconds=plan.seconds, interval_ms=int(plan.interval_s * 1000), base=pair * 10000, seed=record.seed,
-    )  # fmt: skip
-    command += ["--congestion", plan.topology.congestion]
-    return lab.popen(f"client{pair}", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def _remove_pairs(lab: Lab, plan: Plan, proxy: Leaves, zero: float, record: Recorder) -> list[dict[str, Any]]:
-    removals = []
-    for pair, at in enumerate(plan.removals, 1):
-        now = time.monotonic() - zero
-        record.sleep(max(at - now, 0), f"{pair - 1} of {plan.pairs} pairs without the proxy", zero, plan.seconds)
-        if not plan.topology.agents:
-            continue
-        started = time.monotonic() - zero
-        reply = proxy.leave(proxy_port(pair), join_only=plan.trigger == "client")
-        if plan.trigger == "client":
-            lab.agent(f"client{pair}").request("reconfigure", all=True, remove=PROXY, wait=False)
-        removals.append({"pair": pair, "at_s": started, **reply})
-    return removals
-
-
-def _wait_for_end(clients: list[Any], plan: Plan, zero: float, record: Recorder) -> None:
-    while time.monotonic() - zero < plan.seconds and any(c.poll() is None for c in clients):
-        record.sleep(0.1, "all pairs without the proxy", zero, plan.seconds)
+    with Lab(plan.main.topology) as lab, record.watched():
+        seen = carry(lab, plan.main, record, record.raw)
+    record.facts |= seen.facts
+    _record(record, plan.main, seen)
+    if plan.arm:
+        arms.measure(plan.arm, record)
+        record.facts["arm_removals_s"] = plan.arm.removals
 
 
 # ---- samples ----
 
+
+def _record(record: Recorder, plan: Plan, seen: Seen) -> None:
+    _record_goodput(record, plan)
+    record.facts |= _told(record.raw, seen.facts)
+    _record_times(record, seen.facts)
+    _record_proxy(record, seen.proxy)
+    for at, us in echo.read_report(record.raw / "echo.txt"):
+        record("client1", "rtt_us", us, at / 1e9)
 
 def _record_goodput(record: Recorder, plan: Plan) -> None:
     for pair in range(1, plan.pairs + 1):
@@ -189,11 +100,29 @@ def _record_goodput(record: Recorder, plan: Plan) -> None:
             intervals = bulk.read_report(record.raw / f"{end_}{pair}.jsonl").intervals
             for (before, _), (at, received) in itertools.pairwise(intervals):
                 record(f"pair{pair}", quantity, received * 8 / 1e6 / ((at - before) / 1e9), at / 1e9)
-    for host, event in read_events(record.raw):
-        if event["event"] == "reconfigured":
-            for name in ("reconfig_us", "first_byte_us", "old_path_drained_us"):
-                if event[name] is not None:
-                    record(host, name, event[name], event["ts_ns"] / 1e9)
+
+
+def _of_pairs(raw: Path, facts: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Events of the sessions of the pairs; the session for round trips is none of them."""
+    return [(host, event) for host, event in read_events(raw) if event.get("session") != facts.get("echo_session")]
+
+
+def _record_times(record: Recorder, facts: dict[str, Any]) -> None:
+    for host, event in _of_pairs(record.raw, facts):
+        for name in TIMES if event["event"] == "reconfigured" else ():
+            if event[name] is not None:
+                record(host, name, event[name], event["ts_ns"] / 1e9)
+
+
+def _told(raw: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What became of the sessions, as the agents told it."""
+    events = [event for _, event in _of_pairs(raw, facts)]
+    gone = [event["ts_ns"] for _, event in read_events(raw) if event["event"] == "old_path_gone"]  # of any session
+    return {
+        "reconfigured": len({event["session"] for event in events if event["event"] == "reconfigured"}),
+        "reconfigurations_failed": sum(event["event"] == "reconfig_failed" for event in events),
+        "last_gone_s": (max(gone) - facts["zero_ns"]) / 1e9 if gone else None,
+    }
 
 
 def _record_proxy(record: Recorder, rows: list[tuple[float, dict[str, float]]]) -> None:
@@ -211,14 +140,17 @@ def _record_proxy(record: Recorder, rows: list[tuple[float, dict[str, float]]]) 
 
 def summarise(run: RunDirectory) -> Summary:
     manifest, samples = run.manifest(), run.samples()
+    if "reconfigured" not in manifest:  # older runs have it in their raw events only
+        manifest |= _told(run.raw, manifest)
     metrics = _metrics(run, manifest, samples)
+    further, arm_claims = arms.summed_up(samples, manifest.get("arm_removals_s", []))
     testable = bool(manifest["dysco"])
     notes = [] if testable else ["run without agents: what is said about the removal is not testable"]
     if metrics["sessions_failed"]:
         notes.append(f"failed sessions: {json.dumps(_comparison(run, manifest).reasons)}")
     kept = (r for r in manifest["removals"] if r["refused"])
     notes += [f"pair {r['pair']}: {r['refused']} sessions keep the proxy: {r['reason']}" for r in kept]
-    return Summary.of(run, _claims(metrics, manifest, testable), metrics, notes)
+    return Summary.of(run, _claims(metrics, manifest, testable) + arm_claims, metrics | further, notes)
 
 
 def _comparison(run: RunDirectory, manifest: dict[str, Any]) -> bulk.Comparison:
@@ -243,25 +175,19 @@ def _metrics(run: RunDirectory, manifest: dict[str, Any], samples: Any) -> dict[
     stop = float(manifest["load_s"]) - 0.5
     settings = manifest["settings"]
     tcp = json.loads((run.raw / "tcp.json").read_text())
-    events = [event for _, event in read_events(run.raw)]
-    times = {
-        name: [e[name] for e in events if e["event"] == "reconfigured" and e[name] is not None]
-        for name in ("reconfig_us", "first_byte_us", "old_path_drained_us")
-    }
-    gone = [e["ts_ns"] for e in events if e["event"] == "old_path_gone"]
-    last_gone = (max(gone) - manifest["zero_ns"]) / 1e9 if gone else float("inf")
+    times = {name: _times(samples, name) for name in TIMES}
+    last_gone = manifest["last_gone_s"] or float("inf")
     proxy = samples[samples.subject == "proxy"]
     quiet = proxy[proxy.time_s > last_gone + SETTLE_S]
     packets = quiet[quiet.quantity.isin(["received_pps", "sent_pps"])]
     busy = proxy[(proxy.quantity == "cpu_pct") & (proxy.time_s > RAMP_S) & (proxy.time_s <= removals[0])]
     idle_cpu = quiet[quiet.quantity == "cpu_pct"]
     interval = 1.0 if manifest["profile"] == "paper" else 0.1
-    reconfigured = len({e["session"] for e in events if e["event"] == "reconfigured"})
     metrics = {
         "sessions": float(compared.sessions),
-        "sessions_reconfigured": float(reconfigured),
+        "sessions_reconfigured": float(manifest["reconfigured"]),
         "sessions_failed": float(compared.failed),
-        "reconfigurations_failed": float(sum(e["event"] == "reconfig_failed" for e in events)),
+        "reconfigurations_failed": float(manifest["reconfigurations_failed"]),
         "bytes_compared": float(compared.bytes_compared),
         "bytes_mismatched": float(compared.bytes_mismatched),
         "resets": float(sum(_grown(tcp, name) for name in RESETS)),
@@ -277,9 +203,24 @@ def _metrics(run: RunDirectory, manifest: dict[str, Any], samples: Any) -> dict[
     }
     for name, share in (("p50", 0.5), ("p80", 0.8), ("p99", 0.99), ("max", 1.0)):
         metrics[f"reconfig_us_{name}"] = percentile(times["reconfig_us"], share)
+    metrics |= _round_trips(samples, removals, stop)
     metrics["first_byte_us_p50"] = percentile(times["first_byte_us"], 0.5)
     metrics["old_path_drained_us_p50"] = percentile(times["old_path_drained_us"], 0.5)
     return {name: round(value, 3) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _times(samples: Any, quantity: str) -> list[float]:
+    """Of the main run's reconfigurations."""
+    rows = samples[(samples.quantity == quantity) & ~samples.subject.str.startswith(arms.ARM)]
+    found: list[float] = rows.value.tolist()
+    return found
+
+
+def _round_trips(samples: Any, removals: list[float], stop: float) -> dict[str, float]:
+    """Medians of a short message among the load of pair 1, with the proxy and without."""
+    times = samples[samples.quantity == "rtt_us"].set_index("time_s").value
+    windows = {"before": (RAMP_S, removals[0]), "after": (removals[-1] + SETTLE_S, stop)}
+    return {f"rtt_us_p50_{name}": float(times[a:b].median()) for name, (a, b) in windows.items()}
 
 
 def _grown(tcp: dict[str, Any], name: str) -> int:
@@ -295,6 +236,7 @@ def _claims(m: dict[str, float], manifest: dict[str, Any], testable: bool) -> li
     before = m["goodput_before_mbps"] / m["proxy_link_mbps"] if m["proxy_link_mbps"] else None
     after = m["goodput_after_mbps"] / m["direct_link_mbps"] if m["direct_link_mbps"] and testable else None
     gain = m["goodput_after_mbps"] / m["goodput_before_mbps"] if testable and m["goodput_before_mbps"] else None
+    trips = [got(f"rtt_us_p50_{when}") for when in ("after", "before")]
     return [
         claim("reconfigured", "sessions that lost the proxy", "all", got("sessions_reconfigured"), "", f"== {sessions:.0f}"),
         claim("failed", "sessions that failed", "0", m["sessions_failed"], "", "== 0"),
@@ -307,6 +249,8 @@ def _claims(m: dict[str, float], manifest: dict[str, Any], testable: bool) -> li
         claim("before", "goodput over the proxy link's rate, before", "about 1", before, "", ">= 0.9"),
         claim("after", "goodput over the direct links' rate, after", "about 1", after, "", ">= 0.9"),
         claim("gain", "goodput after over before", "rises in steps", gain, "", ">= 1.2"),
+        claim("round_trip", "round trip of a short message among the load, after over before", "lower",
+              trips[0] / trips[1] if trips[0] and trips[1] else None, "", "<= 1", shape=False),
         claim("p80", "reconfiguration time, p80, under load", f"{PAPER_P80_US} us", got("reconfig_us_p80"), "us",
               f"<= {PAPER_P80_US}", shape=False),
         claim("max", "reconfiguration time, largest, under load", f"{PAPER_MAX_US} us", got("reconfig_us_max"), "us",

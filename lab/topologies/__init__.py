@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Topologies as data: what network.py makes real.  Each is a star of subnets around one router."""
+"""Topologies as data: what network.py makes real.  Each is a star of subnets around one router, or of switches that are it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 ROUTER = "r0"
+GATEWAY_MAC = "02:00:0a:00:00:01"  # of the router, where switches are it
 
 
 class BadSetting(Exception):
@@ -44,6 +45,19 @@ class Host:
     def gateway(self) -> str:
         return f"10.0.{self.index}.1"
 
+    @property
+    def mac(self) -> str:
+        """Of its link, where it is on a switch."""
+        return f"02:00:0a:00:{self.index:02x}:02"
+
+
+@dataclass(frozen=True)
+class Switch:
+    """An Open vSwitch bridge with its hosts; it is linked to the next one of the topology."""
+
+    name: str
+    hosts: tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Topology:
@@ -55,6 +69,7 @@ class Topology:
     congestion: str = "cubic"
     policies: tuple[Policy, ...] = ()
     steer: tuple[str, ...] = ()  # without agents: the router sends traffic through these, by static rules
+    switches: tuple[Switch, ...] = ()  # in a line: together they are the router
     settings: dict[str, str] = field(default_factory=dict)
 
     def host(self, name: str) -> Host:
@@ -132,9 +147,11 @@ class Settings:
 
 def build(name: str, given: dict[str, str], also: tuple[str, ...] = ()) -> Topology:
     """The topology of that name with these settings.  BadSetting names what exists, `also` other settings."""
-    from lab.topologies import border, chain, proxy, shared
+    from lab.topologies import border, chain, proxy, shared, switched
 
-    builders = {"chain": chain.build, "proxy": proxy.build, "border": border.build, "shared": shared.build}
+    builders = {
+        "chain": chain.build, "proxy": proxy.build, "border": border.build, "shared": shared.build, "switched": switched.build,
+    }  # fmt: skip
     if name not in builders:
         raise BadSetting(f"unknown topology '{name}': one of {', '.join(builders)}")
     settings = Settings(given, f"topology {name}", also)
@@ -148,4 +165,5 @@ DESCRIPTIONS = {
     "proxy": "client1..4, server1..4, one TCP-terminating proxy, one router (the paper's Fig. 12)",
     "border": "client1, client2 behind firewall and nat without agents; monitor, limiter1, limiter2, server (Fig. 15)",
     "shared": "client1..N whose sessions to one server share mb1..mbK; a scrubber that no chain has yet",
+    "switched": "client, mb1..mbN, server on three Open vSwitch switches in a line, which together are the router",
 }

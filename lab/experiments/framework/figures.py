@@ -96,11 +96,17 @@ def series(axis: Any, values: Points, label: str, colour: str, marker: str = "o"
     axis.errorbar(xs, ys, yerr=errors, label=label, color=colour, marker=marker, capsize=4, linewidth=1.5)
 
 
-def cdf(axis: Any, values: Sequence[float], colour: str, label: str = "", unit: str = "us") -> None:
-    """An empirical distribution with p50, p80 and p99 marked."""
+def distribution(axis: Any, values: Sequence[float], colour: str, label: str = "") -> None:
+    """An empirical distribution, in per cent."""
     ordered = sorted(values)
     shares = [100 * (i + 1) / len(ordered) for i in range(len(ordered))]
     axis.step(ordered, shares, where="post", color=colour, linewidth=2, label=label)
+
+
+def cdf(axis: Any, values: Sequence[float], colour: str, label: str = "", unit: str = "us") -> None:
+    """A distribution with p50, p80 and p99 marked: for one, or some that are far apart."""
+    distribution(axis, values, colour, label)
+    ordered = sorted(values)
     for share in (50, 80, 99):
         at = ordered[min(len(ordered) - 1, int(share / 100 * len(ordered)))]
         axis.plot(at, share, "o", color=colour)
