@@ -227,8 +227,11 @@ class Lab:
             self.agent(policy.at).request("policy_add", **fields)
 
     def _without_offloads(self, host: Host) -> None:
-        """DPDK sees frames as they would be on a cable: the far end of the link segments them, and sums them."""
+        """DPDK sees frames as they would be on a cable: the far ends of its links segment them, and sum them."""
         run(self.inside(host.behind, ["ethtool", "-K", f"to-{host.name}", "tx", "off"]))
+        for other in self.topology.hosts:
+            if other.behind == host.name:
+                run(self.inside(other.name, ["ethtool", "-K", "eth0", "tx", "off"]))
 
     def stop_agents(self) -> None:
         """Takes the agents away, and their data path: the network is as it was without them."""

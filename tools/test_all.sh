@@ -32,9 +32,17 @@ for file in tests/unit tests/host tests/sim tests/model tests/fuzz tests/net/tes
 	part "$(echo "$file" | tr / -)" .venv/bin/pytest -q "$file"
 done
 part again-reconfigure .venv/bin/pytest -q tests/net/test_reconfigure.py tests/net/test_options.py tests/net/test_mobility.py
-for backend in dpdk mixed; do
-	part "chain-on-$backend" env DYSCO_BACKEND=$backend .venv/bin/pytest -q tests/net/test_chain.py tests/net/test_reconfigure.py \
-		tests/net/test_sessions.py tests/net/test_types.py tests/net/test_heartbeat.py
+# What changes sessions, hosts and paths, on the other data paths: one file is one part.
+elsewhere="chain reconfigure sessions types heartbeat setup nat proxy deltas migration mobility ends restart steering options failures split"
+for file in $elsewhere; do
+	for backend in dpdk mixed; do
+		part "$file-on-$backend" env DYSCO_BACKEND=$backend .venv/bin/pytest -q "tests/net/test_$file.py"
+	done
+	part "$file-on-two-cores" env DYSCO_BACKEND=dpdk DYSCO_WORKERS=2 .venv/bin/pytest -q -m "not long" "tests/net/test_$file.py"
+done
+for file in chain reconfigure sessions nat proxy migration mobility; do # AddressSanitizer ends the process at the first finding
+	part "$file-on-sanitized" env DYSCO_BACKEND=dpdk DYSCO_WORKERS=2 DYSCO_DPDK=dysco-dpdk-sanitized ASAN_OPTIONS=detect_leaks=0 \
+		.venv/bin/pytest -q -m "not long" "tests/net/test_$file.py"
 done
 part seeds build/sim 100001 "${SEEDS:-200000}"
 part sanitized-seeds build/sim-sanitized 300001 303000

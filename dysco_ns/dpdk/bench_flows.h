@@ -8,7 +8,7 @@
 
 #include "wire.h"
 
-enum { SYN_HEADER = 40, FLOWS_OF_A_PORT = 20000, FIRST_SERVER_PORT = 5000, FIRST_CLIENT_PORT = 30000, FRAME_FCS = 4 };
+enum { SYN_HEADER = 40, FLOWS_OF_A_PORT = 10000, FIRST_SERVER_PORT = 5000, FIRST_CLIENT_PORT = 30000, FRAME_FCS = 4 };
 
 /* One session: as the local stack knows it and as it is on the wire, both as this host sends. */
 struct flow {

@@ -12,7 +12,7 @@
 #include "ports.h"
 #include "worker.h"
 
-enum { BATCH = 2048, PORTS_FIRST = 20000, PORTS_COUNT = 40000 };
+enum { BATCH = 2048, PORTS_FIRST = 20000, PORTS_COUNT = 22000 /* as many above for control */ };
 
 /* bench_reconfigure.c */
 int bench_reconfigure(u32 sessions, u64 frames, u32 rate);

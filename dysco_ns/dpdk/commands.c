@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Commands of the daemon, each at the core that it concerns.  The control thread runs them while all cores have let go. */
 #include "mbuf_port.h"
-#include "datapath.h"
+#include "command.h"
 #include "move.h"
 #include "worker.h"
 

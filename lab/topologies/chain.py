@@ -60,4 +60,3 @@ def build(settings: Settings) -> Topology:
         steer=() if agents else names,
         settings=settings.used,
     )
-

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dysco_ns import netns
 from dysco_ns.dpdk.process import PROGRAM
 from lab.network import wait_until
 
@@ -130,8 +131,7 @@ def test_the_end_leaves_interfaces_as_they_were(number, workers):
 
 def test_a_data_path_that_is_ended_under_its_daemon_gives_the_interface_back(lab_of):
     lab = lab_of("chain", middleboxes=0, backend="dpdk")
-    own = str(lab.state.namespaces["client"])
-    (state,) = (path for path in Path("/run/dysco").glob("*.dpdk.json") if path.name.startswith(own))
+    state = netns.RUN / f"{lab.state.namespaces['client']}.dpdk.json"
     os.kill(json.loads(state.read_text())["pid"], signal.SIGTERM)
 
     def given_back():
