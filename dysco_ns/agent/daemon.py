@@ -14,7 +14,7 @@ from typing import Any
 
 from dysco_ns import netns
 from dysco_ns.agent import requests
-from dysco_ns.agent.backends import forget, open_backend
+from dysco_ns.agent.backends import forget, names_behind, open_backend
 from dysco_ns.agent.changes import Patience, change_session
 from dysco_ns.agent.core import Core, Event, Events, address_of_value, beat_txid
 from dysco_ns.agent.domains import Domains
@@ -49,6 +49,7 @@ class Settings:
     throttle: int | None = None  # most bytes of window offered while a session is reconfigured
     backend: str = "ebpf"
     poll: bool = False  # dpdk: never sleeps
+    interfaces: tuple[str, ...] = ()  # that it may touch; none: all that are up and have an address
 
 
 class Daemon:
@@ -58,8 +59,9 @@ class Daemon:
         self.settings = settings
         self.namespace = netns.inode(netns.path_of())
         self.socket_path = netns.socket_path(self.namespace)
-        self.core = Core(open_backend(settings.backend, self.namespace, btf, settings.poll))
-        self.interfaces = netns.interfaces()
+        self.core = Core(open_backend(settings.backend, self.namespace, btf, settings.poll, settings.interfaces))
+        self._names = names_behind(settings.backend, settings.interfaces)
+        self.interfaces = netns.interfaces(self._names)
         self.policies = Policies(self.core, settings.names, self._configure, netns.policies_path(self.namespace))
         self.leader = Leader(self.core, self._outcome)
         self.hops = Hops(self.core)
@@ -101,7 +103,7 @@ class Daemon:
 
     def look_around(self) -> None:
         """Interfaces and addresses may have come or gone."""
-        now = netns.interfaces()
+        now = netns.interfaces(self._names)
         if now == self.interfaces:
             return
         for index in {i.index for i in now} - {i.index for i in self.interfaces}:

@@ -46,7 +46,12 @@ class Pair:
 def pairs_for(interfaces: Sequence[Interface]) -> list[Pair]:
     """One for each interface that has an address."""
     found = {i.name: i for i in interfaces}
-    return [Pair(name, f"dysco{number}", i.mac.hex(":")) for number, (name, i) in enumerate(found.items())]
+    return [Pair(name, tap, i.mac.hex(":")) for tap, (name, i) in zip(taps(len(found)), found.items(), strict=True)]
+
+
+def taps(count: int) -> list[str]:
+    """Names of the devices that stand for so many interfaces."""
+    return [f"dysco{number}" for number in range(count)]
 
 
 def _index(ip: Any, name: str) -> int:

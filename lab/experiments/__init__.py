@@ -27,7 +27,9 @@ NAMES = (
     "loadbalancer",
     "bench",
     "bench-dpdk",
+    "traffic-dpdk",
 )
+ON_TESTBED = ("setup-latency", "throughput")  # they ask of hosts only what ssh can do, too
 PROFILES = ("quick", "paper")
 
 

@@ -34,10 +34,11 @@ class Host:
     behind: str = ROUTER  # the router or the edge that its link leads to
     agent: bool = True
     backend: str = "ebpf"  # of its agent
+    placed: str = ""  # its address, where it is not ours to choose: on a testbed
 
     @property
     def address(self) -> str:
-        return f"10.0.{self.index}.2"
+        return self.placed or f"10.0.{self.index}.2"
 
     @property
     def gateway(self) -> str:

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machines of a testbed, as namespaces with an sshd each: real Ansible, real ssh, the experiments as they are."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from tests.net.machines import Machines
+
+THREE = {"left": {"role": "client"}, "box": {"role": "middlebox"}, "right": {"role": "server"}}
+SMALL = ("--set", "rounds=2", "--set", "connects=20")
+
+
+@pytest.fixture
+def machines(tmp_path):
+    """Starts stand-ins, gone with the test."""
+    running = []
+
+    def start(hosts, **whole):
+        running.append(Machines(tmp_path, hosts, **whole))
+        return running[-1].__enter__()
+
+    yield start
+    for each in running:
+        each.__exit__()
+
+
+def summary_of(out):
+    return json.loads(out)
+
+
+def test_an_experiment_runs_on_machines_and_leaves_them_as_they_were(machines, tmp_path):
+    """connect() through a real middlebox, signed, and everything undone (30 s)."""
+    bed = machines(THREE)
+    before = bed.look()
+    summary = summary_of(bed.ask("run", "setup-latency", *SMALL, "--json", "--out", str(tmp_path / "runs")))
+    assert summary["verdict"] == "holds" and summary["metrics"]["connects_hmac_1"] == 40
+    assert {c["id"] for c in summary["claims"] if c["verdict"] == "not-testable"} >= {"frames"}
+    run = tmp_path / "runs" / "latest"
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["testbed"]["hosts"]["box"]["address"] == "10.98.0.2/24"
+    assert {p.stem for p in (run / "raw" / "hosts").iterdir()} == set(THREE)
+    assert "data0" in (run / "raw" / "hosts" / "box.txt").read_text()
+    assert (run / "figures" / "connect-latency.png").stat().st_size > 10_000
+    assert bed.look() == before and not bed.notes()
+
+
+def test_what_a_killed_run_leaves_is_refused_then_cleaned_twice(machines, tmp_path):
+    """SIGKILL in the middle: the agents live on, until `clean` (20 s)."""
+    bed = machines(THREE)
+    before = bed.look()
+    process = bed.lab("run", "setup-latency", *SMALL, "--out", str(tmp_path / "runs"))
+    until = time.monotonic() + 60
+    while not any("agent forget" in p.read_text() for p in bed.notes() if p.name.startswith("undo")) and time.monotonic() < until:
+        time.sleep(0.2)
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert bed.look() != before and bed.notes()
+    again = bed.lab("run", "setup-latency", *SMALL, "--out", str(tmp_path / "runs"))
+    _, complaint = again.communicate(timeout=60)
+    assert again.returncode == 1
+    assert complaint == ("dysco-lab: left: a run is under way there, or has left something: `dysco-lab testbed clean` ends it\n")
+    for _ in range(2):
+        assert bed.ask("clean").endswith("clean: left, box, right\n")
+        assert bed.look() == before and not bed.notes()
+
+
+def test_the_tree_is_deployed_and_a_machine_that_is_away_is_named(machines, tmp_path):
+    bed = machines({"left": {"role": "client"}, "right": {"role": "server"}}, tree=str(tmp_path / "tree"))
+    for _ in range(2):
+        bed.ask("prepare", "--skip", "packages", "--skip", "build")
+    assert (tmp_path / "tree" / "dysco_ns" / "core" / "datapath.h").exists()
+    bed.run("right", "ip", "link", "set", "control0", "down")
+    process = bed.lab("prepare", "--skip", "packages", "--skip", "build")
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert complaint.startswith("dysco-lab: prepare: right: ") and complaint.count("\n") == 1, complaint
+
+
+@pytest.mark.long
+def test_throughput_over_a_dpdk_middlebox(machines, tmp_path):
+    bed = machines(THREE | {"box": {"role": "middlebox", "backend": "dpdk"}})
+    before = bed.look()
+    out = bed.ask("run", "throughput", "--set", "rounds=2", "--set", "window_ms=100", "--json", "--out", str(tmp_path / "runs"))
+    assert summary_of(out)["metrics"]["goodput_ratio_1"] > 0
+    assert bed.look() == before and not bed.notes()
