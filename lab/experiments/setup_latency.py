@@ -171,8 +171,8 @@ def summarise(run: RunDirectory) -> Summary:
                                         f"{PAPER_OVER_US} us" if name == "hmac" else f"less than {PAPER_OVER_US} us",
                                         over, "us", f"<= {BUDGET_US[name]}", shape=False, ci95=interval))  # fmt: skip
                 elif length == longest:
-                    claims.append(claim(f"close_over_{name}", f"{text}, {longest} middleboxes, {name} over plain", "-", over, "us",
-                                        f"<= {BUDGET_US[name]}", shape=False, ci95=interval))  # fmt: skip
+                    claims.append(claim(f"close_over_{name}", f"{text}, {longest} middleboxes, {name} over plain", "-", over,
+                                        "us", f"<= {BUDGET_US[name]}", shape=False, ci95=interval))  # fmt: skip
     least = min(value for key, value in metrics.items() if key.startswith("connects_"))
     claims.append(claim("connects", "connects at each point", "-", least, "", ">= 1000", shape=False))
     return Summary.of(run, claims + _frame_claims(metrics), metrics)

@@ -8,6 +8,7 @@ of their own, joined by pairs of veth (af_packet) or by shared memory (virtio_us
 
 from __future__ import annotations
 
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -114,8 +115,7 @@ def _devices(kind: str, cores: int, folder: Path) -> Devices:
     run_tool(["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"])
     run_tool(["ip", "-batch", "-"], "\n".join([*lines, *(f"link set {name} arp off up" for name in names)]))
     packet = {name: f"net_af_packet{i},iface={name},qpairs={cores},framecnt=1024" for i, name in enumerate(names)}
-    index = int(run_tool(["cat", "/sys/class/net/host0/ifindex"]))
-    return Devices(packet["near0"], packet["far0"], packet["host0"], packet["wire0"], index)
+    return Devices(packet["near0"], packet["far0"], packet["host0"], packet["wire0"], socket.if_nametoindex("host0"))
 
 
 def _through(devices: Devices, mode: str, cores: int, plan: Plan, folder: Path) -> str:
@@ -147,9 +147,9 @@ def _agent_command(devices: Devices, cores: int, sessions: int, folder: Path) ->
             "--sessions", str(max(sessions, 1024))]  # fmt: skip
 
 
-def _configure(socket: Path, ifindex: int) -> None:
+def _configure(control: Path, ifindex: int) -> None:
     """What a daemon would write: one interface, a policy that sends everything by one middlebox, its next hop."""
-    path = DataPath(socket, Btf(OBJECT))
+    path = DataPath(control, Btf(OBJECT))
     core = Core(path)
     hop = {"address": BOX, "ifindex": ifindex, "resolved": 1, "from": OWN, "source": MAC, "destination": MAC}
     path.map("next_hop_table").put(HOP, hop)

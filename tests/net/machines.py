@@ -13,8 +13,11 @@ import yaml
 
 from lab.network import end, wait_for, wait_until
 from lab.results import ROOT
+from lab.testbed import ssh
+from lab.testbed.ssh import SCRIPT
 from lab.tool import run
 
+NOTES, PATIENCE_S = Path(ssh.NOTES), 400
 SSHD = "/usr/sbin/sshd"
 PRIVILEGES = Path("/run/sshd")  # where sshd separates privileges
 SYSCTLS = ("net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter", "net.ipv4.conf.data0.rp_filter",
@@ -41,6 +44,7 @@ class Machines:
             self._keys()
             for number, name in enumerate(self.names, 1):
                 self._sshd(stack, name, number)
+                stack.callback(self._forget, name)
             self._stack = stack.pop_all()
         return self
 
@@ -99,16 +103,24 @@ class Machines:
         stack.callback(end, process)
         wait_until(lambda: "Server listening" in (log.read_text() if log.exists() else ""), 10, f"sshd of {name} listens")
 
+    def _forget(self, name: str) -> None:
+        """A test that has failed leaves nothing, either."""
+        for folder in (NOTES / name / "run", NOTES / name / "prepare"):
+            if folder.exists():
+                self.run(name, str(SCRIPT), str(folder), "clean")
+
     def lab(self, *words: str, **options) -> subprocess.Popen[str]:
         """`dysco-lab testbed`, started beside the machines."""
         command = [sys.executable, "-m", "lab.cli", "testbed", *words, "--inventory", str(self.inventory)]
         pipe = subprocess.PIPE
-        return subprocess.Popen(self.inside("switch", command), stdout=pipe, stderr=pipe, text=True, cwd=ROOT, **options)
+        process = subprocess.Popen(self.inside("switch", command), stdout=pipe, stderr=pipe, text=True, cwd=ROOT, **options)
+        self._stack.callback(end, process)
+        return process
 
     def ask(self, *words: str) -> str:
         """What it prints; it must succeed."""
         process = self.lab(*words)
-        out, err = process.communicate(timeout=150)
+        out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, out + err
         return out
 
@@ -124,5 +136,4 @@ class Machines:
 
     def notes(self) -> list[Path]:
         """What far.sh has noted and not undone yet."""
-        folders = [Path("/run/dysco/testbed") / name for name in self.names]
-        return [path for folder in folders if folder.exists() for path in folder.rglob("*") if path.is_file()]
+        return [path for name in self.names for path in (NOTES / name).rglob("*") if path.is_file()]
