@@ -86,7 +86,7 @@ $(BUILD)/sim-sanitized: $(SIM) tests/sim/main.c $(SIM_HEADERS) $(BUILD)/.setup
 # ---- the DPDK backend: its packages are large (31 MB to fetch), so they are installed here and not by setup ----
 
 DPDK_HEADERS := $(wildcard dysco_ns/dpdk/*.h dysco_ns/core/*.h dysco_ns/host/*.h)
-DPDK_PARTS := $(filter-out dysco_ns/dpdk/main.c dysco_ns/dpdk/bench.c,$(wildcard dysco_ns/dpdk/*.c))
+DPDK_PARTS := $(filter-out dysco_ns/dpdk/main.c dysco_ns/dpdk/bench%,$(wildcard dysco_ns/dpdk/*.c))
 DPDK_CFLAGS = $(filter-out -MMD -MP,$(C_FLAGS)) -D_GNU_SOURCE -Wno-unused-function \
 	$(patsubst -I%,-isystem %,$(shell pkg-config --cflags libdpdk)) -Idysco_ns/core -Idysco_ns/host -Idysco_ns/dpdk -I$(BUILD)/dpdk
 DPDK_LIBS = $(shell pkg-config --libs libdpdk) -lrte_net_ring
@@ -104,12 +104,14 @@ $(BUILD)/dpdk/counter_names.h: dysco_ns/core/reasons.h
 $(BUILD)/dysco-dpdk: dysco_ns/dpdk/main.c $(DPDK_PARTS) $(DPDK_HEADERS) $(BUILD)/dpdk/counter_names.h $(BUILD)/.dpdk
 	gcc $(DPDK_CFLAGS) $(filter %.c,$^) -o $@ $(DPDK_LIBS)
 
-dpdk-sanitized: $(BUILD)/dysco-dpdk-sanitized ## the same under AddressSanitizer
+dpdk-sanitized: $(BUILD)/dysco-dpdk-sanitized ## the same under AddressSanitizer and UndefinedBehaviorSanitizer
 
 $(BUILD)/dysco-dpdk-sanitized: dysco_ns/dpdk/main.c $(DPDK_PARTS) $(DPDK_HEADERS) $(BUILD)/dpdk/counter_names.h $(BUILD)/.dpdk
-	gcc $(DPDK_CFLAGS) -O1 -fsanitize=address -fno-omit-frame-pointer $(filter %.c,$^) -o $@ $(DPDK_LIBS)
+	gcc $(DPDK_CFLAGS) -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer $(filter %.c,$^) \
+		-o $@ $(DPDK_LIBS)
 
-$(BUILD)/dysco-dpdk-bench: dysco_ns/dpdk/bench.c $(addprefix dysco_ns/dpdk/,worker.c ports.c options.c) $(DPDK_HEADERS) $(BUILD)/.dpdk
+$(BUILD)/dysco-dpdk-bench: $(wildcard dysco_ns/dpdk/bench*.c) $(addprefix dysco_ns/dpdk/,worker.c commands.c ports.c environment.c options.c) \
+		$(DPDK_HEADERS) $(BUILD)/.dpdk
 	gcc $(DPDK_CFLAGS) $(filter %.c,$^) -o $@ $(DPDK_LIBS)
 
 $(BUILD)/dysco-dpdk-traffic: $(wildcard lab/tools/traffic/*.c lab/tools/traffic/*.h) dysco_ns/dpdk/bench_flows.h $(BUILD)/.dpdk

@@ -206,7 +206,7 @@ class Lab:
         for host in hosts:
             if host.backend == "dpdk":
                 self._without_offloads(host)
-        targets = [AgentTarget(h.name, self.pid(h.name), key, names, backend=h.backend) for h in hosts]
+        targets = [AgentTarget(h.name, self.pid(h.name), key, names, backend=h.backend, workers=h.workers) for h in hosts]
         for handle in start_agents(targets):
             self.state.agents[handle.name] = state.Process.of(handle.pid, f"agent of {handle.name}")
         self.state.save()

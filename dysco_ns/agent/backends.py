@@ -14,11 +14,13 @@ from dysco_ns.ebpf.loader import OBJECT, Programs, remove
 BACKENDS = ("ebpf", "dpdk")
 
 
-def open_backend(kind: str, namespace: int, btf: Btf | None, poll: bool = False, interfaces: Sequence[str] = ()) -> Backend:
+def open_backend(
+    kind: str, namespace: int, btf: Btf | None, poll: bool = False, workers: int = 1, interfaces: Sequence[str] = ()
+) -> Backend:
     """The data path of the current namespace: made, or found as an earlier daemon left it.  `interfaces`: those that DPDK
     may take; none: all."""
     if kind == "dpdk":
-        return process.open_data_path(namespace, btf or Btf(OBJECT), poll, interfaces)
+        return process.open_data_path(namespace, btf or Btf(OBJECT), poll, workers, interfaces)
     if process.runs(namespace):
         raise process.StartFailed("this namespace has a DPDK data path already: use --backend dpdk")
     return Programs(netns.ensure_bpffs() / str(namespace), btf=btf)
@@ -26,7 +28,7 @@ def open_backend(kind: str, namespace: int, btf: Btf | None, poll: bool = False,
 
 def names_behind(kind: str, interfaces: Sequence[str]) -> tuple[str, ...]:
     """The interfaces that the local stack has when the data path has those."""
-    return (*interfaces, *takeover.taps(len(interfaces))) if kind == "dpdk" else tuple(interfaces)
+    return (*interfaces, *takeover.taps(takeover.MOST)) if kind == "dpdk" and interfaces else tuple(interfaces)
 
 
 def forget(namespace: int) -> None:

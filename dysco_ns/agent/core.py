@@ -55,7 +55,7 @@ class Backend(Protocol):
     def btf(self) -> Btf: ...
 
     @property
-    def parks(self) -> bool: ...
+    def release(self) -> Callable[[int], int] | None: ...
 
     @property
     def marks(self) -> bool: ...
@@ -116,7 +116,7 @@ class Core:
         tag_option: bool = False,
     ) -> None:
         """Writes struct config.  `events`: somebody listens to all of them; `throttle`: most bytes of window that are
-        offered while a session is reconfigured; `parking`: index of the interface where segments wait;
+        offered while a session is reconfigured; `parking`: index of the interface where segments wait, or room for them;
         `tag_option`: SYNs that a middlebox takes to user space are recognised afterwards."""
         self.interfaces = interfaces
         self.programs.map("config_table").put(

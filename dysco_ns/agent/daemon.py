@@ -22,7 +22,7 @@ from dysco_ns.agent.expiry import Expiry
 from dysco_ns.agent.hops import Hops
 from dysco_ns.agent.leader import CONTROL_GO, CONTROL_RIGHT_OF, PARK, Leader, Outcome
 from dysco_ns.agent.migration import Migration
-from dysco_ns.agent.parking import Parking
+from dysco_ns.agent.parking import parking_of
 from dysco_ns.agent.policies import Policies
 from dysco_ns.agent.triggers import Triggers
 from dysco_ns.ebpf.btf import Btf
@@ -50,6 +50,7 @@ class Settings:
     backend: str = "ebpf"
     poll: bool = False  # dpdk: never sleeps
     interfaces: tuple[str, ...] = ()  # that it may touch; none: all that are up and have an address
+    workers: int = 1  # dpdk: cores
 
 
 class Daemon:
@@ -59,9 +60,11 @@ class Daemon:
         self.settings = settings
         self.namespace = netns.inode(netns.path_of())
         self.socket_path = netns.socket_path(self.namespace)
-        self.core = Core(open_backend(settings.backend, self.namespace, btf, settings.poll, settings.interfaces))
+        self.core = Core(
+            open_backend(settings.backend, self.namespace, btf, settings.poll, settings.workers, settings.interfaces)
+        )
         self._names = names_behind(settings.backend, settings.interfaces)
-        self.interfaces = netns.interfaces(self._names)
+        self.interfaces = self._seen = netns.interfaces(self._names)
         self.policies = Policies(self.core, settings.names, self._configure, netns.policies_path(self.namespace))
         self.leader = Leader(self.core, self._outcome)
         self.hops = Hops(self.core)
@@ -74,7 +77,7 @@ class Daemon:
         self.triggers = Triggers(self.core)
         self._work: set[asyncio.Future[Any]] = set()
         self.tag_option = not self.core.programs.marks
-        self.parking = Parking(self.core)
+        self.parking = parking_of(self.core)
         self.expiry = Expiry(self.core, settings.idle_s, settings.heartbeat_s)
 
     # ---- life ----
@@ -102,13 +105,18 @@ class Daemon:
         )
 
     def look_around(self) -> None:
-        """Interfaces and addresses may have come or gone."""
+        """Interfaces and addresses may have come or gone.  What has come is taken when it is there still at the next look:
+        whoever sets it up may not be done."""
         now = netns.interfaces(self._names)
+        new = {i.index for i in now} - {i.index for i in self.interfaces}
+        if new and now != self._seen:
+            self._seen = now
+            return
         if now == self.interfaces:
             return
-        for index in {i.index for i in now} - {i.index for i in self.interfaces}:
+        for index in new:
             self.core.programs.attach(index)
-        self.interfaces = now
+        self.interfaces = netns.interfaces(self._names) if new else now  # a data path may have put another in its place
         self.configure_again()
 
     def configure_again(self) -> None:

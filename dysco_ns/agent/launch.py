@@ -40,6 +40,7 @@ class AgentTarget:
     names: Mapping[str, str] = field(default_factory=dict)
     domains: Sequence[str] = ()  # as `dysco agent run --domain` takes them
     backend: str = "ebpf"
+    workers: int = 1  # dpdk: cores
 
 
 @dataclass
@@ -80,7 +81,8 @@ def _child(target: AgentTarget, btf: Btf, said: int) -> None:
         _redirect(netns.log_path(netns.inode(path)))
         netns.enter(path)
         key = read_key(target.key_file) if target.key_file else None
-        settings = Settings(target.name, key, target.names, domains=parse_domains(target.domains), backend=target.backend)
+        settings = Settings(target.name, key, target.names, domains=parse_domains(target.domains), backend=target.backend,
+                            workers=target.workers)  # fmt: skip
         run_here(settings, btf, lambda: os.write(said, b"ready"))
     except BaseException as error:  # an interrupt of the parent must not unwind in its child
         os.write(said, f"{type(error).__name__}: {error}".encode())

@@ -2,7 +2,8 @@
 """Where segments wait while a middlebox's state moves: the queue of a tap device that leads nowhere but here.
 
 The core redirects them there as the stack has written them.  When they may go they are sent again, with a mark by which
-the core lets them pass.  There is room for so many; what does not fit is dropped, and TCP sends it again.
+the core lets them pass.  There is room for so many; what does not fit is dropped, and TCP sends it again.  A data path that
+is a process keeps them itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from pyroute2 import IPRoute
 
@@ -53,15 +55,38 @@ class Waiting:
         self._frames = {nonce: frames for nonce, frames in self._frames.items() if live(nonce)}
 
 
-class Parking:
-    """Of one agent; `index` of its interface is 0 where there can be none (no /dev/net/tun, or no parking)."""
+class Parking(Protocol):
+    """Of one agent; `index` goes into struct config: 0 where there can be none."""
+
+    @property
+    def index(self) -> int: ...
+
+    def release(self, nonce: int) -> int:
+        """Sends what waits for a session, in order, until nothing is left; returns how many segments."""
+        ...
+
+
+class Inside:
+    """The data path keeps what waits; `index` is its room."""
+
+    index = QUEUE
+
+    def __init__(self, release: Callable[[int], int]) -> None:
+        self.release = release
+
+
+def parking_of(core: Core) -> Parking:
+    release = core.programs.release
+    return Inside(release) if release else Device(core)
+
+
+class Device:
+    """A tap device; `index` is 0 where there can be none (no /dev/net/tun)."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._waiting = Waiting()
         self.index = 0
-        if not core.programs.parks:
-            return
         try:
             self._fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         except OSError:
@@ -76,7 +101,6 @@ class Parking:
         self._out.setsockopt(socket.SOL_SOCKET, SO_MARK, MARK_PARKED)
 
     def release(self, nonce: int) -> int:
-        """Sends what waits for a session, in order, until nothing is left; returns how many segments."""
         sent = 0
         while self.index and (frames := self._next(nonce)):
             self._out.bind((self._core.interfaces[0].name, 0))  # the core finds the true one

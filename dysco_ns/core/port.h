@@ -19,6 +19,7 @@
  *                                          the step may drop its session
  *   world    port_now() ns, port_random(), port_sum(from, n, seed)
  *            port_route(p, address, from)  index of the next hop, 0: no route; from: our address to use, 0: any
+ *            port_near(config, tuple)      moves a new subsession's source port on to one whose segments come to this processor
  *            port_loop(n, step, context)   calls step(i, context) up to n times, until it answers non-zero
  *   out      port_leave(p, hop)            the packet leaves towards a next hop
  *            port_park(p)                  the packet waits where the daemon finds it; port_was_parked(p): it comes from there

@@ -45,6 +45,7 @@ INLINE int subsession_port(const struct config *config, struct five_tuple *to)
 		to->sport = be16_of(config->first_port + random % ports);
 		if (i >= PORT_TRIES / 2)
 			to->dport = be16_of(config->first_port + (random >> 16) % ports);
+		port_near(config, to);
 		if (subsession_free(to))
 			return 0;
 	}

@@ -354,7 +354,7 @@ struct domain {
 struct config {
 	u32 layout_version;
 	u32 flags;
-	u32 parking;            /* interface whose queue the daemon reads: where segments wait; 0: none */
+	u32 parking;            /* interface whose queue the daemon reads, where segments wait; DPDK: room for so many; 0: none */
 	u32 throttle;           /* most bytes of window offered during a reconfiguration, plus one; 0: no limit */
 	u32 first_port, ports;  /* range of subsession source ports; control ports lie above, as many */
 	u32 policy_slots;       /* slots in use, from the first */

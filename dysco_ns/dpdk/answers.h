@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the daemon may ask of an agent: docs/dpdk.md has the protocol.  Runs while nobody else touches the tables. */
+/* What the daemon may ask: docs/dpdk.md has the protocol.  Runs while nobody else touches the tables. */
 #ifndef DYSCO_DPDK_ANSWERS_H
 #define DYSCO_DPDK_ANSWERS_H
 #include "state.h"
@@ -15,9 +15,9 @@ struct request {
 };
 
 /* Answers.  Non-zero: call it again for the rest; let packets go on meanwhile. */
-int answer(struct agent *a, struct request *q);
+int answer(struct shared *s, struct request *q);
 
-/* Statistics of this core as JSON, with its end; returns bytes. */
-u32 answer_statistics(const struct agent *a, char *to, u32 room);
+/* Statistics as JSON, with its end: of all cores together, then of each; returns bytes. */
+u32 answer_statistics(const struct shared *s, char *to, u32 room);
 
 #endif

@@ -7,7 +7,9 @@ values are those of the eBPF object: both are built from the same headers.
 
 from __future__ import annotations
 
+import json
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -139,10 +141,9 @@ class DataPath:
     """A dysco-dpdk process: tables, commands, events.  The same calls as ebpf.loader.Programs."""
 
     marks = False  # a SYN loses them at the tap: tags are options
-    parks = False  # it has no interface where segments could wait: attempts that need one are refused
 
-    def __init__(self, path: Path, btf: Btf) -> None:
-        self.btf, self._path = btf, path
+    def __init__(self, path: Path, btf: Btf, on_new_interface: Callable[[DataPath, int], None] = lambda _, __: None) -> None:
+        self.btf, self._path, self._on_new_interface = btf, path, on_new_interface
         self._channel = Channel(path)
         for name in ("session_table", "reconfig_table", "egress_table", "config_table", "policy_table"):
             self.map(name).check()
@@ -163,13 +164,25 @@ class DataPath:
         return EventStream(self._path, self.btf.layout("event").size, on_record)
 
     def attach(self, ifindex: int) -> str:
-        """A data path has its interfaces from its start on."""
+        """Puts the data path in front of an interface that has come later.  Refused: it cannot."""
+        if ifindex not in {pair["ifindex"] for pair in self.statistics()["pairs"]}:
+            self._on_new_interface(self, ifindex)
         return "dpdk"
 
-    def statistics(self) -> str:
-        """JSON: frames of each pair of ports, and counters."""
+    def add_ports(self, wire: str, host: str) -> None:
+        """One more pair of devices."""
+        self._channel.ask(f"attach {wire} {host}")
+
+    def release(self, nonce: int) -> int:
+        """Lets what waits for a session go; returns how many segments."""
+        answer = self._channel.ask("release", struct.pack("<Q", nonce))
+        return int(answer[0]) if answer else 0
+
+    def statistics(self) -> dict[str, Any]:
+        """Frames of each pair of ports, counters; of all cores together and of each."""
         answer = self._channel.ask("stats")
-        return answer[1].decode() if answer else "{}"
+        found: dict[str, Any] = json.loads(answer[1]) if answer else {}
+        return found
 
     def close(self) -> None:
         self._channel.close()

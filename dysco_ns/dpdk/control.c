@@ -13,30 +13,45 @@
 enum { MAX_CLIENTS = 16, EVENTS_AT_ONCE = 256, LOOK_MS = 100, WAIT_NS = 5000 };
 
 struct control {
-	struct agent *agent;
+	struct shared *shared;
 	struct sockaddr_un address;
 	struct request request;
-	pthread_mutex_t tables; /* who holds it may touch them; the core does, nearly always */
-	int wanted;             /* the control thread waits for it */
 	int stopped;
 	int listener, client[MAX_CLIENTS], clients;
 	int hears;              /* the client that gets events, -1: nobody */
 	pthread_t thread;
 };
 
-void control_take(struct control *c) { pthread_mutex_lock(&c->tables); }
-void control_let_go(struct control *c) { pthread_mutex_unlock(&c->tables); }
+void control_take(struct agent *a) { pthread_mutex_lock(&a->tables); }
+void control_let_go(struct agent *a) { pthread_mutex_unlock(&a->tables); }
 
-void control_look(struct control *c)
+void control_look(struct agent *a)
 {
 	struct timespec pause = { 0, WAIT_NS };
 
-	if (likely(!__atomic_load_n(&c->wanted, __ATOMIC_ACQUIRE)))
+	if (likely(!__atomic_load_n(&a->wanted, __ATOMIC_ACQUIRE)))
 		return;
-	control_let_go(c);
-	while (__atomic_load_n(&c->wanted, __ATOMIC_ACQUIRE))
+	control_let_go(a);
+	while (__atomic_load_n(&a->wanted, __ATOMIC_ACQUIRE))
 		nanosleep(&pause, 0);
-	control_take(c);
+	control_take(a);
+}
+
+/* The control thread takes the tables of all cores: no core ever waits for another, so each lets go in time. */
+static void take_all(struct shared *s)
+{
+	for (u32 i = 0; i < s->spread.cores; i++)
+		__atomic_store_n(&s->agent[i]->wanted, 1, __ATOMIC_RELEASE);
+	for (u32 i = 0; i < s->spread.cores; i++) {
+		control_take(s->agent[i]);
+		__atomic_store_n(&s->agent[i]->wanted, 0, __ATOMIC_RELEASE);
+	}
+}
+
+static void let_all_go(struct shared *s)
+{
+	for (u32 i = 0; i < s->spread.cores; i++)
+		control_let_go(s->agent[i]);
 }
 
 int control_stopped(const struct control *c) { return __atomic_load_n(&c->stopped, __ATOMIC_RELAXED); }
@@ -47,20 +62,16 @@ static void stop(struct control *c) { __atomic_store_n(&c->stopped, 1, __ATOMIC_
 static void answer_all(struct control *c)
 {
 	for (int more = 1; more;) {
-		__atomic_store_n(&c->wanted, 1, __ATOMIC_RELEASE);
-		control_take(c);
-		__atomic_store_n(&c->wanted, 0, __ATOMIC_RELEASE);
-		more = answer(c->agent, &c->request);
-		control_let_go(c);
+		take_all(c->shared);
+		more = answer(c->shared, &c->request);
+		let_all_go(c->shared);
 	}
 }
 
 /* Sends the events that have come since; drops them if nobody hears.  Who does not read finds them in the ring later, as
  * far as it reaches. */
-static void tell_events(struct control *c)
+static void tell_events(struct control *c, struct agent *a)
 {
-	struct agent *a = c->agent;
-
 	for (;;) {
 		u32 told = __atomic_load_n(&a->told, __ATOMIC_ACQUIRE), first = a->heard % EVENT_ROOM;
 		u32 n = RTE_MIN(RTE_MIN(told - a->heard, (u32)EVENTS_AT_ONCE), EVENT_ROOM - first);
@@ -123,15 +134,16 @@ static void *control_run(void *context)
 	struct control *c = context;
 
 	while (!control_stopped(c)) {
-		struct pollfd fd[MAX_CLIENTS + 2] = { { c->listener, POLLIN, 0 }, { c->agent->wake, POLLIN, 0 } };
+		struct pollfd fd[MAX_CLIENTS + 2] = { { c->listener, POLLIN, 0 }, { c->shared->wake, POLLIN, 0 } };
 		eventfd_t woken;
 		int clients = c->clients;
 		for (int i = 0; i < clients; i++)
 			fd[i + 2] = (struct pollfd){ c->client[i], POLLIN, 0 };
 		poll(fd, (nfds_t)clients + 2, LOOK_MS);
 		if (fd[1].revents)
-			eventfd_read(c->agent->wake, &woken);
-		tell_events(c);
+			eventfd_read(c->shared->wake, &woken);
+		for (u32 i = 0; i < c->shared->spread.cores; i++)
+			tell_events(c, c->shared->agent[i]);
 		for (int i = clients - 1; i >= 0; i--)
 			if (fd[i + 2].revents)
 				serve(c, i);
@@ -141,7 +153,7 @@ static void *control_run(void *context)
 	return 0;
 }
 
-struct control *control_open(struct agent *a, const char *path)
+struct control *control_open(struct shared *s, const char *path)
 {
 	struct control *c = calloc(1, sizeof(*c));
 
@@ -149,7 +161,7 @@ struct control *control_open(struct agent *a, const char *path)
 		errno = c ? ENAMETOOLONG : ENOMEM;
 		return 0;
 	}
-	c->agent = a;
+	c->shared = s;
 	c->hears = -1;
 	c->address.sun_family = AF_UNIX;
 	strcpy(c->address.sun_path, path);
@@ -157,7 +169,6 @@ struct control *control_open(struct agent *a, const char *path)
 	unlink(path);
 	if (c->listener < 0 || bind(c->listener, (struct sockaddr *)&c->address, sizeof(c->address)) || listen(c->listener, MAX_CLIENTS))
 		return 0;
-	pthread_mutex_init(&c->tables, 0);
 	sigset_t all, before; /* signals, those of the tap driver too, are the core's */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* dysco-dpdk: the core between pairs of ports, one core, until it is told to end. */
+/* dysco-dpdk: the core between pairs of ports, on one core or several, until it is told to end. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <time.h>
 
+#include <rte_launch.h>
+#include <rte_lcore.h>
+
 #include "control.h"
+#include "environment.h"
 #include "ports.h"
 #include "worker.h"
 
@@ -14,6 +18,14 @@
 enum { LOOKS_AT_ONCE = 64, LEAST_SLEEP_NS = 5000, MOST_SLEEP_NS = 100000 };
 
 static volatile sig_atomic_t ended;
+static u64 frames_of_all;
+
+/* What each core is told when it starts. */
+struct work {
+	struct shared *shared;
+	const struct options *options;
+	struct control *control;        /* 0: nobody drives it */
+};
 
 static void end(int number)
 {
@@ -21,7 +33,7 @@ static void end(int number)
 	ended = 1;
 }
 
-static void idle(struct control *c, u32 looks)
+static void idle(struct agent *a, u32 looks)
 {
 	u32 longer = looks > LOOKS_AT_ONCE ? looks - LOOKS_AT_ONCE : 0;
 	struct timespec pause = { 0, RTE_MIN((long)LEAST_SLEEP_NS * longer, (long)MOST_SLEEP_NS) };
@@ -30,78 +42,63 @@ static void idle(struct control *c, u32 looks)
 		rte_pause();
 		return;
 	}
-	if (c)
-		control_let_go(c);
+	control_let_go(a);
 	nanosleep(&pause, 0);
-	if (c)
-		control_take(c);
+	control_take(a);
 }
 
-/* One look at every port; returns frames. */
-static u32 turn(struct agent *a)
+static int enough(const struct work *w)
 {
-	struct rte_mbuf *frames[BURST];
-	u32 all = 0;
-
-	for (u32 i = 0; i < a->pairs; i++) {
-		struct pair *pair = &a->pair[i];
-		u32 n = rte_eth_rx_burst(pair->host.port, 0, frames, BURST);
-		if (n)
-			agent_egress(a, pair, frames, n);
-		all += n;
-		n = rte_eth_rx_burst(pair->wire.port, 0, frames, BURST);
-		if (n)
-			agent_ingress(a, pair, frames, n);
-		all += n;
-	}
-	agent_flush(a);
-	return all;
+	return ended || (w->control && control_stopped(w->control)) ||
+	       (w->options->packets && __atomic_load_n(&frames_of_all, __ATOMIC_RELAXED) >= w->options->packets);
 }
 
-static void run(struct agent *a, struct control *c, const struct options *o)
+/* A core's life. */
+static int run(void *context)
 {
-	u64 frames = 0;
+	const struct work *w = context;
+	struct agent *a = w->shared->agent[rte_lcore_id()];
 
-	if (c)
-		control_take(c);
-	for (u32 looks = 0; !ended && !(c && control_stopped(c)) && (!o->packets || frames < o->packets);) {
-		u32 n = turn(a);
-		frames += n;
+	prctl(PR_SET_TIMERSLACK, 1000);
+	control_take(a);
+	for (u32 looks = 0; !enough(w);) {
+		u32 n = agent_turn(a);
 		looks = n ? 0 : looks + 1;
-		if (c)
-			control_look(c);
-		if (!n && !o->poll)
-			idle(c, looks);
+		if (n && w->options->packets)
+			__atomic_fetch_add(&frames_of_all, n, __ATOMIC_RELAXED);
+		control_look(a);
+		if (!n && !w->options->poll)
+			idle(a, looks);
 	}
-	if (c)
-		control_let_go(c);
+	control_let_go(a);
+	return 0;
 }
 
 int main(int argc, char **argv)
 {
 	static char statistics[ANSWER_BYTES];
 	struct options options;
-	struct control *control = 0;
+	struct work work = { .options = &options };
 
 	options_read(&options, argc, argv);
 	environment_start(&options);
 	signal(SIGINT, end);
 	signal(SIGTERM, end);
-	prctl(PR_SET_TIMERSLACK, 1000);
-	struct agent *agent = agent_new(options.sessions);
-	if (!agent)
+	work.shared = agents_new(options.cores, options.sessions);
+	if (!work.shared)
 		fail(1, "no memory for %u sessions", options.sessions);
-	ports_start(agent, &options);
-	if (options.socket && !(control = control_open(agent, options.socket)))
+	ports_start(work.shared, &options);
+	if (options.socket && !(work.control = control_open(work.shared, options.socket)))
 		fail(1, "socket %s: %s", options.socket, strerror(errno));
 	puts("ready");
 	fflush(stdout);
-	run(agent, control, &options);
-	if (control)
-		control_close(control);
-	answer_statistics(agent, statistics, sizeof(statistics));
+	rte_eal_mp_remote_launch(run, &work, CALL_MAIN);
+	rte_eal_mp_wait_lcore();
+	if (work.control)
+		control_close(work.control);
+	answer_statistics(work.shared, statistics, sizeof(statistics));
 	if (options.json)
 		fputs(statistics, stdout);
-	ports_stop(agent);
+	ports_stop(work.shared);
 	return 0;
 }

@@ -17,6 +17,14 @@
 
 static __thread struct agent *here;
 
+enum { VERDICT_PARKED = VERDICT_SENT + 1 }; /* beyond enum verdict: the frame stays here */
+
+/* What a core is told of a frame by the one that hands it on, and where a parked one came from. */
+struct way {
+	u8 pair, stage, home, left;
+};
+INLINE struct way *way_of(struct rte_mbuf *m) { return (struct way *)&m->hash.usr; }
+
 /* ---- packet ---- */
 
 INLINE void *port_data(struct packet *p) { return rte_pktmbuf_mtod(p, void *); }
@@ -54,10 +62,39 @@ INLINE void *entry_find(struct table *t, u8 *hint, const struct five_tuple *key)
 }
 INLINE struct entry *port_egress(const struct five_tuple *key) { return entry_find(&here->egress, here->hint[0], key); }
 INLINE struct entry *port_ingress(const struct five_tuple *key) { return entry_find(&here->ingress, here->hint[1], key); }
-INLINE int port_put_egress(const struct five_tuple *key, const struct entry *e) { return table_put(&here->egress, key, e); }
-INLINE int port_put_ingress(const struct five_tuple *key, const struct entry *e) { return table_put(&here->ingress, key, e); }
-INLINE int port_drop_egress(const struct five_tuple *key) { return table_drop(&here->egress, key); }
-INLINE int port_drop_ingress(const struct five_tuple *key) { return table_drop(&here->ingress, key); }
+
+/* Whose claims must know that a five-tuple is this core's, 0: its frames arrive here anyway. */
+INLINE struct claims *claims_for(const struct five_tuple *key)
+{
+	const struct spread *s = &here->shared->spread;
+	u32 core = s->cores > 1 ? core_of(s, key) : here->number;
+
+	return core == here->number ? 0 : &here->shared->agent[core]->claims;
+}
+static int entry_put(struct table *t, u32 arriving, const struct five_tuple *key, const struct entry *e)
+{
+	struct claims *claims = claims_for(key);
+
+	if (claims && claim_put(claims, arriving, key, here->number))
+		return -1;
+	if (!table_put(t, key, e))
+		return 0;
+	if (claims)
+		claim_drop(claims, arriving, key, here->number);
+	return -1;
+}
+static int entry_drop(struct table *t, u32 arriving, const struct five_tuple *key)
+{
+	struct claims *claims = claims_for(key);
+
+	if (claims)
+		claim_drop(claims, arriving, key, here->number);
+	return table_drop(t, key);
+}
+INLINE int port_put_egress(const struct five_tuple *key, const struct entry *e) { return entry_put(&here->egress, 0, key, e); }
+INLINE int port_put_ingress(const struct five_tuple *key, const struct entry *e) { return entry_put(&here->ingress, 1, key, e); }
+INLINE int port_drop_egress(const struct five_tuple *key) { return entry_drop(&here->egress, 0, key); }
+INLINE int port_drop_ingress(const struct five_tuple *key) { return entry_drop(&here->ingress, 1, key); }
 INLINE struct session *port_session(const u64 *nonce) { return sessions_find(&here->sessions, *nonce); }
 INLINE int port_put_session(const u64 *nonce, const struct session *s) { return sessions_put(&here->sessions, *nonce, s); }
 INLINE int port_drop_session(const u64 *nonce) { return sessions_drop(&here->sessions, *nonce); }
@@ -67,31 +104,39 @@ INLINE int port_put_reconfig(const struct reconfig_key *key, const struct reconf
 	return table_put(&here->reconfig, key, r);
 }
 INLINE int port_drop_reconfig(const struct reconfig_key *key) { return table_drop(&here->reconfig, key); }
-INLINE u64 *port_member(const be32 *address) { return table_find(&here->member, address); }
-INLINE void port_put_member(const be32 *address, const u64 *sessions) { table_put(&here->member, address, sessions); }
-INLINE void port_add(u64 *at, u64 n) { *at += n; }
+INLINE u64 *port_member(const be32 *address) { return member_find(&here->shared->members, *address, 0); }
+INLINE void port_put_member(const be32 *address, const u64 *sessions)
+{
+	(void)sessions; /* a place begins with none, and another core may have taken it */
+	member_find(&here->shared->members, *address, 1);
+}
+INLINE void port_add(u64 *at, u64 n) { __atomic_fetch_add(at, n, __ATOMIC_RELAXED); }
 
-INLINE struct config *port_config(void) { return &here->config; }
+INLINE struct config *port_config(void) { return &here->shared->config; }
 INLINE struct scratch *port_scratch(void) { return &here->scratch; }
-INLINE struct policy *port_policy(u32 i) { return i < MAX_POLICIES ? &here->policy[i] : 0; }
-INLINE struct middlebox_type *port_type(u32 i) { return i < MAX_TYPES ? &here->type[i] : 0; }
-INLINE struct hmac_key *port_key(u32 i) { return i < MAX_DOMAINS * MAX_KEYS ? &here->key[i] : 0; }
+INLINE struct policy *port_policy(u32 i) { return i < MAX_POLICIES ? &here->shared->policy[i] : 0; }
+INLINE struct middlebox_type *port_type(u32 i) { return i < MAX_TYPES ? &here->shared->type[i] : 0; }
+INLINE struct hmac_key *port_key(u32 i) { return i < MAX_DOMAINS * MAX_KEYS ? &here->shared->key[i] : 0; }
 INLINE struct next_hop *port_next_hop_at(u32 i) { return i < MAX_NEXT_HOPS ? &here->hop[i] : 0; }
 
-/* A mark does not survive the way into the kernel and back: tags are options (core/tag.h).  A later SYN may take the slot. */
-INLINE u32 tag_number(u64 nonce) { return (u32)(nonce >> 8); }
+/* A mark does not survive the way into the kernel and back: tags are options (core/tag.h).  A later SYN may take the slot.
+ * The number ends with that of the core that has the session: a NAT may send the SYN to another. */
+INLINE u32 tag_number(u64 nonce) { return ((u32)(nonce >> 8) & ~(MAX_CORES - 1u)) | here->number; }
+INLINE u64 *tag_place(u32 number) { return &here->tagged[number / MAX_CORES % MAX_TAGS]; }
 INLINE u64 port_tagged(u32 number)
 {
-	u64 nonce = here->tagged[number % MAX_TAGS];
+	u64 nonce = *tag_place(number);
 
 	return nonce && tag_number(nonce) == number ? nonce : 0;
 }
 INLINE u64 port_tag(struct packet *p) { return (void)p, 0ull; }
 INLINE u32 port_put_tag(struct packet *p, const u64 *nonce)
 {
+	u32 number = tag_number(*nonce);
+
 	(void)p;
-	here->tagged[tag_number(*nonce) % MAX_TAGS] = *nonce;
-	return tag_number(*nonce);
+	*tag_place(number) = *nonce;
+	return number;
 }
 
 INLINE int port_swap(u64 *at, u64 from, u64 to)
@@ -153,6 +198,16 @@ INLINE struct pair *pair_of(u32 ifindex)
 	return 0;
 }
 
+/* Other cores may send by it at this moment. */
+INLINE void hop_write(u32 index, const struct next_hop *hop)
+{
+	struct next_hop unresolved = *hop;
+
+	unresolved.resolved = 0;
+	here->hop[index] = unresolved;
+	__atomic_store_n(&here->hop[index].resolved, hop->resolved, __ATOMIC_RELEASE);
+}
+
 /* For the neighbours beyond those that the table holds: one next hop an interface, unresolved. */
 INLINE u32 shared_hop(struct next_hop *hop)
 {
@@ -160,7 +215,32 @@ INLINE u32 shared_hop(struct next_hop *hop)
 
 	hop->address = 0;
 	hop->resolved = 0;
-	here->hop[index] = *hop;
+	hop_write(index, hop);
+	return index;
+}
+
+static u32 route_find_hop(be32 address, be32 from)
+{
+	struct shared *s = here->shared;
+	struct hop_key key = { address, from };
+	u32 *known = table_find(&s->hop_index, &key);
+	struct next_hop fresh = {};
+
+	if (known && here->hop[*known].resolved)
+		return *known;
+	if (routes_ask(&s->routes, address, from, &fresh) || (known && !fresh.resolved))
+		return known ? *known : 0;
+	struct pair *pair = pair_of(fresh.ifindex);
+	if (!pair)
+		return 0;
+	memcpy(fresh.source, pair->mac, 6);
+	u32 index = known ? *known : s->hops + 1;
+	if (index >= SHARED_NEXT_HOPS)
+		return shared_hop(&fresh);
+	if (!known && table_put(&s->hop_index, &key, &index))
+		return 0;
+	s->hops = known ? s->hops : index;
+	hop_write(index, &fresh);
 	return index;
 }
 
@@ -168,27 +248,26 @@ INLINE u32 shared_hop(struct next_hop *hop)
  * unresolved until the daemon finds it (hops.py). */
 NOINLINE u32 port_route(struct packet *p, be32 address, be32 from)
 {
-	struct hop_key key = { address, from };
-	u32 *known = table_find(&here->hop_index, &key);
-	struct next_hop fresh = {};
-
 	(void)p;
-	if (known && here->hop[*known].resolved)
-		return *known;
-	if (routes_ask(&here->routes, address, from, &fresh) || (known && !fresh.resolved))
-		return known ? *known : 0;
-	struct pair *pair = pair_of(fresh.ifindex);
-	if (!pair)
-		return 0;
-	memcpy(fresh.source, pair->mac, 6);
-	u32 index = known ? *known : here->hops + 1;
-	if (index >= SHARED_NEXT_HOPS)
-		return shared_hop(&fresh);
-	if (!known && table_put(&here->hop_index, &key, &index))
-		return 0;
-	here->hops = known ? here->hops : index;
-	here->hop[index] = fresh;
+	if (here->shared->spread.cores == 1)
+		return route_find_hop(address, from);
+	pthread_mutex_lock(&here->shared->routing);
+	u32 index = route_find_hop(address, from);
+	pthread_mutex_unlock(&here->shared->routing);
 	return index;
+}
+
+/* Moves a new subsession's source port on to one by which what comes back arrives at this core. */
+INLINE void port_near(const struct config *config, struct five_tuple *to)
+{
+	enum { TRIES = 256 };
+	const struct spread *s = &here->shared->spread;
+	u32 at = be16_of(to->sport) - config->first_port;
+
+	for (u32 i = 0; s->cores > 1 && i < TRIES && core_of(s, to) != here->number; i++) {
+		at = (at + 1) % config->ports;
+		to->sport = be16_of(config->first_port + at);
+	}
 }
 
 /* ---- out ---- */
@@ -259,9 +338,19 @@ static void port_send_copy(struct packet *p, u32 index)
 		copy_leaves(copy, index);
 }
 
-/* Nothing waits here yet: attempts that need it are refused (config.parking is 0). */
-INLINE int port_park(struct packet *p) { return (void)p, VERDICT_DROP; }
-INLINE int port_was_parked(struct packet *p) { return (void)p, 0; }
+/* It waits here, as the stack has written it, until the daemon says that its session may go on. */
+INLINE int port_park(struct packet *p)
+{
+	if (here->parked >= RTE_MIN(here->shared->config.parking, (u32)MOST_PARKED)) {
+		port_count(COUNT_DROP_PARKING_FULL); /* TCP sends it again */
+		return VERDICT_DROP;
+	}
+	port_count(COUNT_PARKED);
+	way_of(p)->pair = (u8)(here->in_hand - here->pair);
+	here->parking[here->parked++] = p;
+	return VERDICT_PARKED;
+}
+INLINE int port_was_parked(struct packet *p) { return (void)p, (int)here->releasing; }
 
 /* To the local stack, as if it had arrived: the stack sent it, so its addresses are swapped. */
 INLINE int port_deliver(struct packet *p)

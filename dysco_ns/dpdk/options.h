@@ -9,7 +9,8 @@ struct options {
 	u32 pairs;
 	const char *socket;     /* 0: nobody drives it */
 	const char *prefix;     /* of DPDK's files */
-	int core;               /* < 0: whichever the system gives */
+	u32 cores;              /* that work */
+	int processor[MAX_CORES];       /* of each; < 0: whichever the system gives */
 	u32 sessions, memory_mb;
 	int poll, json, huge, no_huge;
 	u64 packets;            /* end after so many; 0: do not */

@@ -1,187 +1,169 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <glob.h>
-#include <net/if.h>
-#include <sched.h>
 #include <stdio.h>
 
-#include <rte_eal.h>
+#include <rte_dev.h>
 #include <rte_errno.h>
-#include <rte_log.h>
 
+#include "environment.h"
 #include "ports.h"
 
-enum { FRAMES = 8191, CACHED = 256, RING = 512, MAX_ARGUMENTS = 32 + 4 * MAX_PAIRS, PCI_COLONS = 2 };
+enum { FRAMES = 8191, CACHED = 256, RING = 512, RSS_KEY = 52, RETA_GROUPS = 8 };
 
-/* What DPDK says while it starts: shown only if it fails. */
-static char *said;
-static size_t said_bytes;
-
-static const char *last_word(void)
+/* Frames are spread as core_of() says: its key, its table. */
+static void rss_configure(struct rte_eth_conf *conf, const struct rte_eth_dev_info *info)
 {
-	char *end = said ? said + strlen(said) : 0;
+	static u8 key[RSS_KEY];
+	u64 wanted = RTE_ETH_RSS_NONFRAG_IPV4_TCP & info->flow_type_rss_offloads;
 
-	while (end && end > said && end[-1] == '\n')
-		*--end = 0;
-	char *line = end ? strrchr(said, '\n') : 0;
-	return line ? line + 1 : said && *said ? said : "DPDK does not say why";
-}
-
-static int free_huge_pages(void)
-{
-	glob_t files;
-	int pages = 0;
-
-	if (glob("/sys/kernel/mm/hugepages/*/free_hugepages", 0, 0, &files))
-		return 0;
-	for (size_t i = 0; i < files.gl_pathc; i++) {
-		FILE *f = fopen(files.gl_pathv[i], "r");
-		int n = 0;
-		if (f && fscanf(f, "%d", &n) == 1)
-			pages += n;
-		if (f)
-			fclose(f);
+	for (u32 i = 0; i < RSS_KEY; i += 2) {
+		key[i] = RSS_WORD >> 8;
+		key[i + 1] = RSS_WORD & 255;
 	}
-	globfree(&files);
-	return pages;
-}
-
-static int is_pci(const char *device)
-{
-	int colons = 0;
-
-	for (const char *c = device; *c && *c != ','; c++)
-		colons += *c == ':';
-	return colons == PCI_COLONS;
-}
-
-/* Complaints that DPDK words badly. */
-static void device_check(const char *device)
-{
-	const char *iface = strstr(device, ",iface=");
-	char name[IFNAMSIZ] = "";
-
-	if (!iface || !strncmp(device, "net_tap", 7))
+	if (!wanted)
 		return;
-	sscanf(iface + 7, "%15[^,]", name);
-	if (!if_nametoindex(name))
-		fail(1, "%s: there is no interface %s here", device, name);
+	conf->rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+	conf->rx_adv_conf.rss_conf = (struct rte_eth_rss_conf){ key, RTE_MIN(info->hash_key_size ? info->hash_key_size : 40, RSS_KEY), wanted };
 }
 
-static void core_list(const struct options *o, char *to, size_t room)
+static void rss_table(u16 port, const struct rte_eth_dev_info *info, u16 queues)
 {
-	cpu_set_t ours;
-	size_t n = 0;
+	struct rte_eth_rss_reta_entry64 reta[RETA_GROUPS] = {};
+	u32 places = RTE_MIN((u32)info->reta_size, RETA_GROUPS * RTE_ETH_RETA_GROUP_SIZE);
 
-	sched_getaffinity(0, sizeof(ours), &ours);
-	if (o->core >= 0) {
-		if (!CPU_ISSET(o->core, &ours))
-			fail(1, "core %d: there is no such processor, or it is not ours to use (taskset -p shows which are)", o->core);
-		snprintf(to, room, "0@%d", o->core);
-		return;
+	for (u32 i = 0; i < places; i++) {
+		reta[i / RTE_ETH_RETA_GROUP_SIZE].mask |= 1ull << i % RTE_ETH_RETA_GROUP_SIZE;
+		reta[i / RTE_ETH_RETA_GROUP_SIZE].reta[i % RTE_ETH_RETA_GROUP_SIZE] = (u16)(i % SPREAD % queues);
 	}
-	n += (size_t)snprintf(to, room, "0@(");
-	for (int i = 0; i < CPU_SETSIZE && n + 8 < room; i++)
-		if (CPU_ISSET(i, &ours))
-			n += (size_t)snprintf(to + n, room - n, "%s%d", to[n - 1] == '(' ? "" : ",", i);
-	snprintf(to + n, room - n, ")");
+	if (places)
+		rte_eth_dev_rss_reta_update(port, reta, (u16)places); /* where it cannot, cores hand frames on */
 }
 
-static void add(char **list, int *n, const char *text) { list[(*n)++] = strdup(text); }
-
-static void add_device(char **list, int *n, const char *device)
-{
-	device_check(device);
-	add(list, n, is_pci(device) ? "-a" : "--vdev");
-	add(list, n, device);
-}
-
-/* DPDK makes a directory for each prefix and leaves it. */
-static void directory_remove(void) { rmdir(rte_eal_get_runtime_dir()); }
-
-void environment_start(const struct options *o)
-{
-	char *list[MAX_ARGUMENTS], cores[1024], memory[16];
-	int n = 0, pci = 0, huge = !o->no_huge && free_huge_pages();
-
-	if (o->huge && !huge)
-		fail(1, "no huge pages are free: echo 512 > /proc/sys/vm/nr_hugepages, or leave --huge away");
-	core_list(o, cores, sizeof(cores));
-	snprintf(memory, sizeof(memory), "%u", o->memory_mb);
-	const char *fixed[] = { "dysco-dpdk", "--no-telemetry", "--file-prefix", o->prefix, "-m", memory, "--lcores", cores };
-	for (u32 i = 0; i < sizeof(fixed) / sizeof(*fixed); i++)
-		add(list, &n, fixed[i]);
-	add(list, &n, huge ? "--in-memory" : "--no-shconf"); /* no files are shared: there is no second process */
-	if (!huge)
-		add(list, &n, "--no-huge");
-	for (u32 i = 0; i < o->pairs; i++) {
-		pci |= is_pci(o->wire[i]) || is_pci(o->host[i]);
-		add_device(list, &n, o->wire[i]);
-		add_device(list, &n, o->host[i]);
-	}
-	if (!pci)
-		add(list, &n, "--no-pci");
-	FILE *stream = open_memstream(&said, &said_bytes);
-	rte_openlog_stream(stream);
-	int started = rte_eal_init(n, list);
-	atexit(directory_remove);
-	fflush(stream);
-	if (started < 0)
-		fail(1, "%s: %s%s", rte_strerror(rte_errno), last_word(), geteuid() ? " (run it as root)" : "");
-}
-
-int port_start(u16 port, struct rte_mempool *pool)
+int port_start(u16 port, struct rte_mempool *pool, u32 cores, u16 *rx, u16 *tx)
 {
 	struct rte_eth_conf conf = {};
+	struct rte_eth_dev_info info;
+	int socket = rte_eth_dev_socket_id(port);
 
-	if (rte_eth_dev_configure(port, 1, 1, &conf) || rte_eth_rx_queue_setup(port, 0, RING, rte_eth_dev_socket_id(port), 0, pool) ||
-	    rte_eth_tx_queue_setup(port, 0, RING, rte_eth_dev_socket_id(port), 0) || rte_eth_dev_start(port))
+	if (rte_eth_dev_info_get(port, &info))
 		return -1;
+	*rx = (u16)RTE_MIN(cores, (u32)info.max_rx_queues);
+	*tx = (u16)RTE_MIN(cores, (u32)info.max_tx_queues);
+	if (*rx > 1)
+		rss_configure(&conf, &info);
+	if (rte_eth_dev_configure(port, *rx, *tx, &conf))
+		return -1;
+	for (u16 i = 0; i < *rx; i++)
+		if (rte_eth_rx_queue_setup(port, i, RING, (u32)socket, 0, pool))
+			return -1;
+	for (u16 i = 0; i < *tx; i++)
+		if (rte_eth_tx_queue_setup(port, i, RING, (u32)socket, 0))
+			return -1;
+	if (rte_eth_dev_start(port))
+		return -1;
+	if (*rx > 1)
+		rss_table(port, &info, *rx);
 	rte_eth_promiscuous_enable(port);
 	return 0;
 }
 
-static u16 port_named(const char *device, struct rte_mempool *pool)
+static int wrong(char *why, const char *device, const char *what)
+{
+	snprintf(why, WHY_BYTES, "%s: %s", device, what);
+	return -1;
+}
+
+/* Finds or makes a device, and starts it. */
+static int port_open(struct shared *s, const char *device, u16 *port, u16 queues[2], char *why)
 {
 	char name[RTE_ETH_NAME_MAX_LEN] = "";
-	u16 port;
 
 	sscanf(device, "%63[^,]", name);
-	if (rte_eth_dev_get_port_by_name(name, &port))
-		fail(1, "%s: %s: %s", device, is_pci(device) ? "no port there that DPDK has (bind it to vfio-pci, mlx5 to its own driver)" :
-		     geteuid() ? "it cannot be made; run this as root" : "it cannot be made", last_word());
-	if (port_start(port, pool))
-		fail(1, "%s: the port does not start: %s", device, last_word());
-	return port;
+	if (device_complaint(device, why, WHY_BYTES))
+		return -1;
+	if (rte_eth_dev_get_port_by_name(name, port) && (rte_dev_probe(device) || rte_eth_dev_get_port_by_name(name, port)))
+		return wrong(why, device, is_pci(device) ? "no port there that DPDK has (bind it to vfio-pci, mlx5 to its own driver)" :
+					  geteuid()      ? "it cannot be made; run this as root" : environment_word());
+	if (port_start(*port, s->pool, s->spread.cores, &queues[0], &queues[1]))
+		return wrong(why, device, environment_word());
+	return 0;
 }
 
-void ports_start(struct agent *a, const struct options *o)
+static void port_close(u16 port)
 {
-	a->pool = rte_pktmbuf_pool_create("frames", FRAMES, CACHED, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
-	if (!a->pool)
-		fail(1, "no memory for frames: %s", rte_strerror(rte_errno));
-	for (a->pairs = 0; a->pairs < o->pairs; a->pairs++) {
-		struct pair *pair = &a->pair[a->pairs];
-		struct rte_eth_dev_info info;
-		struct rte_ether_addr mac;
-		pair->wire.port = port_named(o->wire[a->pairs], a->pool);
-		pair->host.port = port_named(o->host[a->pairs], a->pool);
-		if (rte_eth_macaddr_get(pair->host.port, &mac) || rte_eth_dev_info_get(pair->host.port, &info))
-			fail(1, "%s: does not say its address", o->host[a->pairs]);
+	rte_eth_promiscuous_disable(port);
+	if (!rte_eth_dev_stop(port))
+		rte_eth_dev_close(port);
+}
+
+/* How one core sends by a port. */
+static struct queue queue_of(struct shared *s, u16 port, u16 queues, u32 core)
+{
+	return (struct queue){ .port = port, .number = (u16)(core % queues), .lock = queues < s->spread.cores ? &s->sending[port] : 0 };
+}
+
+/* The queue that a core polls: its own; a port with too few has different ones at work. */
+static u16 polled(u16 port, u16 queues, u32 core, u32 cores)
+{
+	u32 at = (core + cores - (queues == cores ? 0 : port % cores)) % cores;
+
+	return at < queues ? (u16)at : NOT_POLLED;
+}
+
+int pair_add(struct shared *s, const char *wire, const char *host, char *why)
+{
+	struct rte_eth_dev_info info;
+	struct rte_ether_addr mac;
+	u16 port[2], queues[2][2];
+	u32 cores = s->spread.cores;
+
+	if (s->pairs == MAX_PAIRS)
+		return wrong(why, wire, "there are no more pairs of ports");
+	if (port_open(s, wire, &port[0], queues[0], why))
+		return -1;
+	if (port_open(s, host, &port[1], queues[1], why)) {
+		port_close(port[0]);
+		return -1;
+	}
+	if (rte_eth_macaddr_get(port[1], &mac) || rte_eth_dev_info_get(port[1], &info)) {
+		port_close(port[0]);
+		port_close(port[1]);
+		return wrong(why, host, "does not say its address");
+	}
+	for (u32 core = 0; core < cores; core++) {
+		struct agent *a = s->agent[core];
+		struct pair *pair = &a->pair[s->pairs];
+		pair->ifindex = info.if_index ? info.if_index : s->pairs + 1;
 		memcpy(pair->mac, mac.addr_bytes, sizeof(pair->mac));
-		pair->ifindex = info.if_index ? info.if_index : a->pairs + 1;
+		pair->wire = queue_of(s, port[0], queues[0][1], core);
+		pair->host = queue_of(s, port[1], queues[1][1], core);
+		pair->poll_wire = polled(port[0], queues[0][0], core, cores);
+		pair->poll_host = polled(port[1], queues[1][0], core, cores);
+		a->pairs = s->pairs + 1;
 	}
+	s->device[s->pairs][0] = strdup(wire);
+	s->device[s->pairs][1] = strdup(host);
+	s->pairs++;
+	return 0;
 }
 
-void ports_stop(struct agent *a)
+void ports_start(struct shared *s, const struct options *o)
 {
-	for (u32 i = 0; i < a->pairs; i++) {
-		u16 ports[] = { a->pair[i].wire.port, a->pair[i].host.port };
-		for (u32 j = 0; j < 2; j++) {
-			rte_eth_promiscuous_disable(ports[j]);
-			if (!rte_eth_dev_stop(ports[j]))
-				rte_eth_dev_close(ports[j]);
-		}
+	char why[WHY_BYTES];
+
+	s->pool = rte_pktmbuf_pool_create("frames", (FRAMES + 1) * o->cores - 1, CACHED, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
+	if (!s->pool)
+		fail(1, "no memory for frames: %s", rte_strerror(rte_errno));
+	for (u32 i = 0; i < o->pairs; i++)
+		if (pair_add(s, o->wire[i], o->host[i], why))
+			fail(1, "%s", why);
+}
+
+void ports_stop(struct shared *s)
+{
+	for (u32 i = 0; i < s->pairs; i++) {
+		port_close(s->agent[0]->pair[i].wire.port);
+		port_close(s->agent[0]->pair[i].host.port);
 	}
-	rte_eal_cleanup();
+	environment_end();
 }

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from dysco_ns.dpdk.client import DataPath, DataPathGone
 from dysco_ns.dpdk.takeover import Pair
 from dysco_ns.ebpf.btf import Btf
 
-PROGRAM = Path(__file__).resolve().parents[2] / "build" / "dysco-dpdk"
+BUILD = Path(__file__).resolve().parents[2] / "build"
+PROGRAM = BUILD / os.environ.get("DYSCO_DPDK", "dysco-dpdk")  # the sanitized build, for the tests
 START_S, END_S = 30.0, 5.0
 SESSIONS = 16384  # as the eBPF backend has them
+COMM_BYTES = 15  # of a process's name that /proc shows
 
 
 class StartFailed(Exception):
@@ -43,32 +46,51 @@ def _log_path(namespace: int) -> Path:
     return netns.RUN / f"{namespace}.dpdk.log"
 
 
-def open_data_path(namespace: int, btf: Btf, poll: bool = False, interfaces: Sequence[str] = ()) -> DataPath:
+def open_data_path(
+    namespace: int, btf: Btf, poll: bool = False, workers: int = 1, interfaces: Sequence[str] = ()
+) -> DataPath:
     """The data path of the current namespace: the one that runs, or a new one.  StartFailed, DataPathGone, Refused."""
+    found = partial(DataPath, socket_path(namespace), btf, partial(_take_new, namespace))
     try:
-        return DataPath(socket_path(namespace), btf)
+        return found()
     except DataPathGone:
         remove(namespace)  # what one that died has left
     pairs = takeover.pairs_for(netns.interfaces(interfaces))
     if not pairs:
         raise StartFailed("no interface here has an address: there is nothing to put DPDK in front of")
-    process = _start(namespace, pairs, poll)
+    process = _start(namespace, pairs, ["--workers", str(workers), *(["--poll"] if poll else [])])
     state: dict[str, Any] = {"pid": process.pid, "pairs": [pair.as_json() for pair in pairs], "had": []}
-    _state_path(namespace).write_text(json.dumps(state))
+    _write_state(namespace, state)
     try:
         state["had"] = takeover.take(pairs)
-        _state_path(namespace).write_text(json.dumps(state))
-        return DataPath(socket_path(namespace), btf)
+        _write_state(namespace, state)
+        return found()
     except BaseException:
         remove(namespace)
         raise
 
 
-def _start(namespace: int, pairs: list[Pair], poll: bool) -> subprocess.Popen[bytes]:
+def _write_state(namespace: int, state: dict[str, Any]) -> None:
+    _state_path(namespace).write_text(json.dumps(state))
+
+
+def _take_new(namespace: int, data_path: DataPath, ifindex: int) -> None:
+    """An interface that has come later: one more pair of ports.  Refused, and it is as it was, if that cannot be."""
+    state = json.loads(_state_path(namespace).read_text())
+    found = [i for i in netns.interfaces() if i.index == ifindex]
+    for pair in takeover.pairs_for(found, len(state["pairs"])):
+        data_path.add_ports(pair.wire_device, pair.host_device)
+        state["pairs"].append(pair.as_json())
+        _write_state(namespace, state)
+        state["had"] += takeover.take([pair])
+        _write_state(namespace, state)
+
+
+def _start(namespace: int, pairs: list[Pair], options: list[str]) -> subprocess.Popen[bytes]:
     if not PROGRAM.exists():
         raise StartFailed("dysco-dpdk is not built: run `make dpdk`")
     argv = [str(PROGRAM), *(word for pair in pairs for word in pair.devices), "--socket", str(socket_path(namespace)),
-            "--prefix", f"dysco-{namespace}", "--sessions", str(SESSIONS), *(["--poll"] if poll else [])]  # fmt: skip
+            "--prefix", f"dysco-{namespace}", "--sessions", str(SESSIONS), *options]  # fmt: skip
     with _log_path(namespace).open("wb") as log:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
     assert process.stdout
@@ -112,7 +134,7 @@ def _alive(pid: int) -> bool:
         name, rest = Path(f"/proc/{pid}/stat").read_text().split("(", 1)[1].rsplit(")", 1)
     except OSError:
         return False
-    return name == PROGRAM.name and rest.split()[0] != "Z"
+    return name == PROGRAM.name[:COMM_BYTES] and rest.split()[0] != "Z"
 
 
 def _end(pid: int) -> None:

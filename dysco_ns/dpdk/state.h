@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The agent of one core: its tables, its ports, and what is noted about the packet in hand. */
+/* The agent of one core: its tables, its ports, and what is noted about the packet in hand; and what all cores share. */
 #ifndef DYSCO_DPDK_STATE_H
 #define DYSCO_DPDK_STATE_H
 #include <sys/eventfd.h>
@@ -8,6 +8,8 @@
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 
+#include "cores.h"
+#include "members.h"
 #include "scratch.h"
 #include "reasons.h"
 #include "routes.h"
@@ -22,23 +24,57 @@ enum {
 	SESSIONS_AT_ONCE = 512,         /* looked at by one expiry step: some ten microseconds */
 	EVENT_ROOM = 1 << 14,
 	MAX_TAGS = 4096,
+	MOST_PARKED = 1000,
 };
 _Static_assert(NODE_VALUE + sizeof(struct entry) <= ENTRY_NODE, "an entry and its key");
 
-/* What will leave by a port. */
+/* What will leave by a port, or goes to another core. */
 struct queue {
-	u16 port, waiting;
+	u16 port, number, waiting;
+	pthread_mutex_t *lock;  /* 0: no other core sends there */
 	struct rte_mbuf *mbuf[QUEUE_ROOM];
 	u64 sent, lost;
 };
 
+enum { NOT_POLLED = 0xffff };
+
 /* An interface of this host: its wire side, and the side of the local stack.  Tables know it by the index that the
- * latter has in the kernel. */
+ * latter has in the kernel.  Each core has its own queues. */
 struct pair {
 	u32 ifindex;
 	u8 mac[6];
+	u16 poll_wire, poll_host;       /* queues that this core polls */
 	struct queue wire, host;
 	u64 from_wire, from_host;
+};
+
+/* One for all cores.  The daemon writes it while they have let go; they add next hops and count members. */
+struct shared {
+	struct spread spread;
+	struct agent *agent[MAX_CORES];
+	struct config config;
+	struct policy policy[MAX_POLICIES];
+	struct hmac_key key[MAX_DOMAINS * MAX_KEYS];
+	struct middlebox_type type[MAX_TYPES];
+	struct members members;
+	pthread_mutex_t routing;        /* who adds a next hop has it */
+	struct next_hop hop[MAX_NEXT_HOPS];
+	u32 hops;                       /* in use, of those that the core adds */
+	struct table hop_index;
+	struct routes routes;
+	struct rte_mempool *pool;       /* of frames */
+	u32 pairs;
+	const char *device[MAX_PAIRS][2];       /* wire, host */
+	pthread_mutex_t sending[RTE_MAX_ETHPORTS];
+	int wake;               /* an eventfd: some core has an event that cannot wait */
+};
+
+/* Frames on their way from one core to another. */
+struct lane {
+	struct rte_ring *in;    /* 0: to itself */
+	struct rte_mbuf *mbuf[BURST];
+	u32 waiting;
+	u64 lost;
 };
 
 struct agent {
@@ -48,23 +84,24 @@ struct agent {
 	struct queue *out;      /* where it goes */
 	u32 arriving;
 	u32 pairs;
-	struct table egress, ingress, reconfig, member, hop_index;
+	struct table egress, ingress, reconfig;
 	struct pair pair[MAX_PAIRS];
 	u64 counter[COUNTERS];
-	struct next_hop hop[MAX_NEXT_HOPS];
-	u32 hops;               /* in use, of those that the core adds */
-	struct config config;
+	struct next_hop *hop;   /* of shared */
+	struct shared *shared;
+	u32 number;             /* of this core */
+	struct claims claims;
+	struct lane to[MAX_CORES];
+	u64 handed;             /* frames to other cores */
 	struct sessions sessions;
 	u32 each;               /* where the walk over all sessions goes on; 0: it is over */
-	struct policy policy[MAX_POLICIES];
-	struct hmac_key key[MAX_DOMAINS * MAX_KEYS];
-	struct middlebox_type type[MAX_TYPES];
 	u64 tagged[MAX_TAGS];   /* nonces of SYNs that are inside this host, by their tags */
-	struct routes routes;
-	struct rte_mempool *pool;       /* of frames that do not come from a port: commands */
+	u32 parked, releasing;  /* segments that wait while state moves; while they go they are not parked again */
+	struct rte_mbuf *parking[MOST_PARKED];
 	struct scratch scratch;
+	pthread_mutex_t tables; /* who holds it may touch them; this core does, nearly always */
+	int wanted;             /* the control thread waits for it */
 	/* events: written by this core, read by the control thread */
-	int wake;               /* an eventfd */
 	u32 told, heard;
 	struct event event[EVENT_ROOM];
 };
@@ -73,9 +110,13 @@ INLINE void queue_flush(struct queue *q)
 {
 	if (!q->waiting)
 		return;
-	u16 sent = rte_eth_tx_burst(q->port, 0, q->mbuf, q->waiting);
+	if (unlikely(q->lock != 0))
+		pthread_mutex_lock(q->lock);
+	u16 sent = rte_eth_tx_burst(q->port, q->number, q->mbuf, q->waiting);
+	if (unlikely(q->lock != 0))
+		pthread_mutex_unlock(q->lock);
 	if (sent < q->waiting)
-		rte_pktmbuf_free_bulk(q->mbuf + sent, q->waiting - sent);
+		rte_pktmbuf_free_bulk(q->mbuf + sent, (u32)(q->waiting - sent));
 	q->lost += (u64)(q->waiting - sent);
 	q->sent += sent;
 	q->waiting = 0;
@@ -100,7 +141,7 @@ static inline void agent_tell(struct agent *a, const struct event *event)
 	a->event[a->told % EVENT_ROOM] = *event;
 	__atomic_store_n(&a->told, a->told + 1, __ATOMIC_RELEASE);
 	if (event_urgency(event->kind) == AT_ONCE)
-		eventfd_write(a->wake, 1);
+		eventfd_write(a->shared->wake, 1);
 }
 
 #endif

@@ -19,6 +19,7 @@ from dysco_ns.netns import Interface
 
 IFF_NOARP = 0x80
 KERNEL_PROTOCOL = 2  # routes that come and go with an address
+MOST = 8  # pairs of ports that dysco-dpdk has room for
 OTHER_BIT = 0x40  # of the first byte of an Ethernet address: no vendor's, not a group's
 NOTHING: dict[str, Any] = {"addresses": [], "routes": []}
 ROUTE_FIELDS = ("RTA_DST", "RTA_GATEWAY", "RTA_PREFSRC", "RTA_PRIORITY", "RTA_TABLE")
@@ -33,24 +34,31 @@ class Pair:
     mac: str
 
     @property
+    def wire_device(self) -> str:
+        return f"net_af_packet{self.tap.removeprefix('dysco')},iface={self.wire},framecnt=1024"
+
+    @property
+    def host_device(self) -> str:
+        return f"net_tap{self.tap.removeprefix('dysco')},iface={self.tap},mac={self.mac}"
+
+    @property
     def devices(self) -> list[str]:
-        """What dysco-dpdk is told: --wire DEVICE --host DEVICE."""
-        number = self.tap.removeprefix("dysco")
-        wire = f"net_af_packet{number},iface={self.wire},framecnt=1024"
-        return ["--wire", wire, "--host", f"net_tap{number},iface={self.tap},mac={self.mac}"]
+        """What dysco-dpdk is told when it starts."""
+        return ["--wire", self.wire_device, "--host", self.host_device]
 
     def as_json(self) -> dict[str, str]:
         return asdict(self)
 
 
-def pairs_for(interfaces: Sequence[Interface]) -> list[Pair]:
-    """One for each interface that has an address."""
+def pairs_for(interfaces: Sequence[Interface], first: int = 0) -> list[Pair]:
+    """One for each interface that has an address; their numbers begin at `first`."""
     found = {i.name: i for i in interfaces}
-    return [Pair(name, tap, i.mac.hex(":")) for tap, (name, i) in zip(taps(len(found)), found.items(), strict=True)]
+    names = taps(first + len(found))[first:]
+    return [Pair(name, tap, i.mac.hex(":")) for tap, (name, i) in zip(names, found.items(), strict=True)]
 
 
 def taps(count: int) -> list[str]:
-    """Names of the devices that stand for so many interfaces."""
+    """Names of the devices that stand for the first so many interfaces."""
     return [f"dysco{number}" for number in range(count)]
 
 

@@ -62,7 +62,7 @@ class Programs:
     """The programs and maps of one namespace, loaded or found pinned under `pins`."""
 
     marks = True  # a SYN keeps its mark through the kernel
-    parks = True  # segments can wait at an interface of the daemon's
+    release = None  # segments wait at an interface of the daemon's
 
     def __init__(self, pins: Path, object_path: Path = OBJECT, btf: Btf | None = None) -> None:
         if not object_path.exists():

@@ -181,6 +181,7 @@ INLINE void port_loop(u32 turns, long (*step)(u32 turn, void *context), void *co
 }
 INLINE u64 port_now(void) { return bpf_ktime_get_ns(); }
 INLINE u32 port_random(void) { return bpf_get_prandom_u32(); }
+INLINE void port_near(const struct config *config, struct five_tuple *to) { (void)config, (void)to; } /* all share the tables */
 INLINE void port_lock(struct reconfig *r) { bpf_spin_lock(&r->lock); }
 INLINE void port_unlock(struct reconfig *r) { bpf_spin_unlock(&r->lock); }
 

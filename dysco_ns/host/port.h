@@ -110,6 +110,7 @@ INLINE u32 port_random(void)
 	here->random = here->random * 6364136223846793005u + 1442695040888963407u;
 	return (u32)(here->random >> 33) ^ (u32)here->random << 13;
 }
+INLINE void port_near(const struct config *config, struct five_tuple *to) { (void)config, (void)to; }
 INLINE void port_lock(struct reconfig *r) { r->lock = 1; }
 INLINE void port_unlock(struct reconfig *r) { r->lock = 0; }
 INLINE void port_count(u32 counter) { here->counter[counter]++; }

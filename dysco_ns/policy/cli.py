@@ -79,6 +79,7 @@ def agent_run(
     ] = None,
     backend: Annotated[str, typer.Option(metavar="ebpf|dpdk", help="the data path: programs in the kernel, or DPDK")] = "ebpf",
     poll: Annotated[bool, typer.Option("--poll", help="dpdk: never sleeps, takes a whole processor")] = False,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="dpdk: cores that work")] = 1,
     interface: Annotated[
         Optional[list[str]], typer.Option(help="touches only this one; repeatable (default: all that have an address)")
     ] = None,
@@ -114,6 +115,7 @@ def agent_run(
             throttle=_throttle(throttle),
             backend=backend,
             poll=poll,
+            workers=workers,
             interfaces=tuple(interface or ()),
         )
         try:

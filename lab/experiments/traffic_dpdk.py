@@ -37,10 +37,10 @@ from lab.topologies import Settings
 DESCRIPTION = "DPDK over wires: packets/s of 60,000 checked sessions, agent beside plain forwarding (paper Fig. 9, 10)"
 TOOLS = (str(PROGRAM), str(traffic.BINARY))
 CPU_BOUND = True
+POINTS = (("af_packet", 1), ("virtio_user", 1), ("virtio_user", 2))  # ports, cores; queues of af_packet overtake one another
 KINDS = ("af_packet", "virtio_user")
 MODES = ("plain", "agent")
 SIZES = (64, 128, 256, 512, 1024, 1280, 1518)  # bytes with the frame check sequence
-CORES = (1, 2)
 PAPER_PENALTY_PCT = 27.85
 WRONG = ("checksums_bad", "acks_bad", "late", "foreign")
 OWN, BOX, MAC = "10.0.0.1", "10.0.1.2", bytes.fromhex("020000000001")
@@ -82,14 +82,14 @@ def plan(settings: Settings, profile: str) -> Plan:
 
 
 def measure(plan: Plan, record: Recorder) -> None:
-    record.expect(len(plan.kinds) * len(CORES) * len(MODES) * plan.rounds)
-    for kind in plan.kinds:
-        for cores in CORES:
-            for turn in record.turns(plan.rounds, MODES, f"{kind}, {cores} cores,", warm_up=0):
-                with _place() as (namespace, folder), netns.entered(namespace):
-                    said = _through(_devices(kind, cores, folder), turn.mode, cores, plan, folder)
-                for subject, quantity, value in traffic.read(said):
-                    record(f"{kind}_{cores}_{turn.mode}_{subject}", quantity, value)
+    points = [(kind, cores) for kind, cores in POINTS if kind in plan.kinds]
+    record.expect(len(points) * len(MODES) * plan.rounds)
+    for kind, cores in points:
+        for turn in record.turns(plan.rounds, MODES, f"{kind}, {cores} cores,", warm_up=0):
+            with _place() as (namespace, folder), netns.entered(namespace):
+                said = _through(_devices(kind, cores, folder), turn.mode, cores, plan, folder)
+            for subject, quantity, value in traffic.read(said):
+                record(f"{kind}_{cores}_{turn.mode}_{subject}", quantity, value)
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def _started(stack: ExitStack, command: list[str]) -> subprocess.Popen[str]:
 
 def _agent_command(devices: Devices, cores: int, sessions: int, folder: Path) -> list[str]:
     return [str(PROGRAM), "--wire", devices.wire, "--host", devices.host, "--socket", str(folder / "agent"), "--poll",
-            "--sessions", str(max(sessions, 1024))]  # fmt: skip
+            "--workers", str(cores), "--sessions", str(max(sessions, 1024))]  # fmt: skip
 
 
 def _configure(control: Path, ifindex: int) -> None:
@@ -181,7 +181,7 @@ def _lost_pct(samples: Any, subject: str) -> float:
 
 def _points(samples: Any) -> list[tuple[str, int]]:
     """Kinds of ports and numbers of cores that were measured."""
-    return [(kind, cores) for kind in KINDS for cores in CORES if (samples.subject == f"{kind}_{cores}_agent_setup").any()]
+    return [(kind, cores) for kind, cores in POINTS if (samples.subject == f"{kind}_{cores}_agent_setup").any()]
 
 
 def summarise(run: RunDirectory) -> Summary:
@@ -218,7 +218,7 @@ def summarise(run: RunDirectory) -> Summary:
 
 def _notes(run: RunDirectory) -> list[str]:
     processors = run.manifest()["cores"]
-    busy = {cores: 2 * cores for cores in CORES if 2 * cores > processors}  # generator and forwarder poll a core each
+    busy = {cores: 2 * cores for _, cores in POINTS if 2 * cores > processors}  # generator and forwarder poll a core each
     return ["no NIC: frames cross the kernel's veth, or memory that both processes share",
             *(f"{cores} cores: {all_} busy threads on {processors} processors, oversubscribed; only the comparison with plain "
               "forwarding means something" for cores, all_ in busy.items())]  # fmt: skip

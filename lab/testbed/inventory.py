@@ -57,6 +57,11 @@ class Machine(Strict):
         """Its address, without the prefix."""
         return str(self.address.ip)
 
+    @property
+    def workers(self) -> int:
+        """Cores of DPDK."""
+        return max(1, len(self.cores) if self.pci else 1)
+
 
 class Inventory(Strict):
     """A testbed: one client, one server, 0 to 8 middleboxes in their order, all on one network."""

@@ -138,8 +138,8 @@ class Testbed(Lab):
         machine, far = self._machines[name], self._far[name]
         words = [DYSCO, "agent", "run", "--forget", "--name", name, "--backend", machine.backend]
         words += ["--interface", self.device(name)]
-        if machine.poll:
-            words.append("--poll")
+        if machine.backend == "dpdk":
+            words += ["--workers", str(machine.workers), *(["--poll"] if machine.poll else [])]
         if sign:
             words += ["--key", self._give_key(far)]
         if name not in self._agents_noted:  # for one that cannot do it itself when it ends
@@ -161,8 +161,9 @@ class Testbed(Lab):
         machine, far = self._machines[name], self._far[name]
         words = [str(DYSCO_DPDK), "--wire", str(machine.pci), "--host", f"net_tap0,iface={TAP}", "--socket",
                  f"/run/dysco/{self.state.namespaces[name]}.dpdk"]  # fmt: skip
+        words += ["--workers", str(machine.workers)]
         if machine.cores:
-            words += ["--core", str(machine.cores[0])]
+            words += ["--core", ",".join(map(str, machine.cores))]
         if machine.poll:
             words.append("--poll")
         process = far.popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -34,6 +34,7 @@ class Host:
     behind: str = ROUTER  # the router or the edge that its link leads to
     agent: bool = True
     backend: str = "ebpf"  # of its agent
+    workers: int = 1  # dpdk: cores of its agent
     placed: str = ""  # its address, where it is not ours to choose: on a testbed
 
     @property

@@ -22,7 +22,7 @@ BACKENDS = ("ebpf", "dpdk", "mixed")
 
 def build(settings: Settings) -> Topology:
     """Settings: middleboxes 0..8, initial (the first so many are on the chain of new sessions; default all), kind,
-    edges, gate, backend, dysco, hmac, rate (Mbit/s or none), shaper, congestion.
+    edges, gate, backend, workers (cores of a DPDK agent), dysco, hmac, rate (Mbit/s or none), shaper, congestion.
 
     Without agents the router sends the same traffic through the same middleboxes by static rules.
     """
@@ -48,10 +48,11 @@ def build(settings: Settings) -> Topology:
         client = replace(client, behind="gate")
         boxes += (Host("gate", count + 4, gate, rate, agent=False),)
     backend = settings.choice("backend", "ebpf", BACKENDS)
+    workers = settings.integer("workers", 1, 1, 16)
     names = tuple(box.name for box in boxes[:initial])
     return Topology(
         "chain",
-        tuple(_with_backend(host, backend) for host in (client, *boxes, server)),
+        tuple(_with_backend(host, backend, workers) for host in (client, *boxes, server)),
         agents=agents,
         sign=settings.switch("hmac", False),
         shaper=settings.choice("shaper", "htb", ("htb", "tbf")),
@@ -62,6 +63,6 @@ def build(settings: Settings) -> Topology:
     )
 
 
-def _with_backend(host: Host, backend: str) -> Host:
+def _with_backend(host: Host, backend: str, workers: int) -> Host:
     dpdk = backend == "dpdk" or (backend == "mixed" and host.index % 2 == 1)
-    return replace(host, backend="dpdk") if dpdk and host.agent else host
+    return replace(host, backend="dpdk", workers=workers) if dpdk and host.agent else host

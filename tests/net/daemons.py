@@ -15,6 +15,8 @@ def killed(lab, host):
 
 def started_again(lab, host):
     """A daemon takes up what the one that was killed has left."""
-    target = AgentTarget(host, lab.pid(host), KEY_FILE if lab.topology.sign else None, lab.topology.names)
+    place = lab.topology.host(host)
+    target = AgentTarget(host, lab.pid(host), KEY_FILE if lab.topology.sign else None, lab.topology.names, backend=place.backend,
+                         workers=place.workers)  # fmt: skip
     (handle,) = start_agents([target])
     lab.state.agents[host] = type(lab.state.agents[host]).of(handle.pid, host)

@@ -64,6 +64,23 @@ static void *forward_run(void *worker)
 
 /* ---- traffic ---- */
 
+static u64 received(const struct worker *workers)
+{
+	u64 sum = 0;
+
+	for (u32 i = 0; i < all.workers; i++)
+		for (enum place at = NEAR; at <= FAR; at++)
+			sum += __atomic_load_n(&workers[i].tally.received[at], __ATOMIC_RELAXED);
+	return sum;
+}
+
+/* Until nothing has come for a while. */
+static void drain(const struct worker *workers)
+{
+	for (u64 before = ~0ull, now; (now = received(workers)) != before; before = now)
+		usleep(DRAIN_MS * 1000);
+}
+
 static void workers_run(struct worker *workers, void *(*body)(void *), double seconds)
 {
 	pthread_t thread[MOST_WORKERS];
@@ -75,7 +92,7 @@ static void workers_run(struct worker *workers, void *(*body)(void *), double se
 	for (double until = now_s() + seconds; all.receiving && (seconds <= 0 || now_s() < until);)
 		usleep(1000);
 	all.sending = 0;
-	usleep(DRAIN_MS * 1000);
+	drain(workers);
 	all.receiving = 0;
 	for (u32 i = 0; i < all.workers; i++)
 		pthread_join(thread[i], 0);
