@@ -113,13 +113,14 @@ static void print(u32 size, const struct worker *workers, double seconds)
 		sum.bad_checksums += t->bad_checksums;
 		sum.bad_acks += t->bad_acks;
 		sum.foreign += t->foreign;
+		sum.stale += t->stale;
 	}
 	const struct { const char *quantity; u64 value; } found[] = {
 		{ "sent_out", sum.sent[NEAR] },        { "sent_in", sum.sent[FAR] },
 		{ "received_out", sum.received[FAR] }, { "received_in", sum.received[NEAR] },
 		{ "missing", sum.missing },            { "late", sum.late },
 		{ "checksums_bad", sum.bad_checksums }, { "acks_bad", sum.bad_acks },
-		{ "foreign", sum.foreign },
+		{ "foreign", sum.foreign },            { "stale", sum.stale },
 	};
 	for (u32 i = 0; i < sizeof(found) / sizeof(*found); i++)
 		printf("%u,%s,%llu\n", size, found[i].quantity, (unsigned long long)found[i].value);

@@ -26,6 +26,7 @@ struct traffic_session {
 /* What a worker has done and found. */
 struct tally {
 	u64 sent[PLACES], received[PLACES], missing, late, bad_checksums, bad_acks, foreign;
+	u64 stale;                      /* of the size before: whatever lies between the ports has kept them for long */
 };
 
 struct worker {

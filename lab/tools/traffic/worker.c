@@ -50,15 +50,21 @@ static void check(struct worker *w, enum place at, const struct rte_mbuf *m)
 	struct traffic_session *s = session_of(at, m);
 	struct tally *t = &w->tally;
 
-	if (!s || m->data_len != w->size - FRAME_FCS) {
+	if (s && m->data_len == AT_OPTIONS)
+		return; /* the last acknowledgment of a handshake */
+	if (!s) {
 		t->foreign++;
 		return;
 	}
-	t->received[at]++;
 	if (!frame_right(m)) {
 		t->bad_checksums++;
 		return;
 	}
+	if (m->data_len != w->size - FRAME_FCS) {
+		t->stale++;
+		return;
+	}
+	t->received[at]++;
 	u32 seq = be32_of(tcp_of(m)->seq), ack = be32_of(tcp_of(m)->ack);
 	if (seq_before(s->sent[at], ack))
 		t->bad_acks++; /* of what was never sent */
