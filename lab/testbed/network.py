@@ -62,6 +62,7 @@ class Testbed(Lab):
         self._folder = tempfile.TemporaryDirectory(prefix="dysco-")  # of sockets and the key
         self._key = Path(self._folder.name) / "key"
         self._claimed: list[Far] = []  # those that are ours to clean
+        self._cores: dict[str, list[int]] = {}
         self._agents_noted: set[str] = set()
         self._running: dict[str, FarProcess] = {}  # agents by host
         self._paths: dict[str, FarProcess] = {}  # and dysco-dpdk where it has a NIC
@@ -202,8 +203,10 @@ class Testbed(Lab):
         return TAP if machine.pci else str(machine.interface)
 
     def processors(self, name: str) -> list[int]:
-        cores = self._machines[name].cores
-        return list(cores) or list(range(int(self.run(name, ["nproc"]))))
+        if name not in self._cores:
+            given = self._machines[name].cores
+            self._cores[name] = list(given) or list(range(int(self.run(name, ["nproc"]))))
+        return self._cores[name]
 
     def file(self, name: str, label: str) -> Path:
         return Path(f"{NOTES}/{self._far[name].name}/run/{label}")

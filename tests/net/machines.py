@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from dysco_ns import netns
+from lab.measure import with_children
 from lab.network import end, wait_for, wait_until
 from lab.results import ROOT
 from lab.testbed import ssh
@@ -23,6 +27,12 @@ PRIVILEGES = Path("/run/sshd")  # where sshd separates privileges
 SYSCTLS = ("net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter", "net.ipv4.conf.data0.rp_filter",
            "net.ipv4.conf.data0.send_redirects", "net.ipv4.tcp_no_metrics_save", "net.core.somaxconn")  # fmt: skip
 HOLDER = ["unshare", "-n", "sh", "-c", "echo up; exec sleep infinity"]
+
+
+def _end_with_connections(sshd: subprocess.Popen[str]) -> None:
+    for pid in with_children(sshd.pid)[1:]:
+        os.kill(pid, signal.SIGTERM)
+    end(sshd)
 
 
 class Machines:
@@ -56,6 +66,11 @@ class Machines:
         stack.callback(end, holder)
         wait_for(holder, "up")
         return holder.pid
+
+    @property
+    def controller(self) -> Path:
+        """The namespace from which all machines are reached."""
+        return netns.path_of(self._pids["switch"])
 
     def inside(self, name: str, argv: list[str]) -> list[str]:
         return ["nsenter", "-n", "-t", str(self._pids[name]), *argv]
@@ -100,7 +115,7 @@ class Machines:
         )
         log = self.folder / f"sshd-{name}.log"
         process = subprocess.Popen(self.inside(name, [SSHD, "-D", "-f", str(config), "-E", str(log)]), text=True)
-        stack.callback(end, process)
+        stack.callback(_end_with_connections, process)
         wait_until(lambda: "Server listening" in (log.read_text() if log.exists() else ""), 10, f"sshd of {name} listens")
 
     def _forget(self, name: str) -> None:

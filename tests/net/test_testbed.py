@@ -3,10 +3,17 @@
 
 import json
 import signal
+import subprocess
 import time
 
 import pytest
 
+from dysco_ns import netns
+from lab.testbed.inventory import read
+from lab.testbed.network import Testbed
+from lab.tools import connect
+from lab.topologies import build
+from tests.net.conftest import reconfigured, sessions
 from tests.net.machines import PATIENCE_S, Machines
 
 pytestmark = pytest.mark.timeout(450)
@@ -28,6 +35,27 @@ def machines(tmp_path):
         each.__exit__()
 
 
+def test_a_session_through_a_machine_loses_it_while_it_lives(machines):
+    """Signed; the agents answer through ssh; afterwards the machines are as they were (10 s)."""
+    bed = machines(THREE)
+    before = bed.look()
+    topology = build("chain", {"middleboxes": "1", "hmac": "on"})
+    with netns.entered(bed.controller), Testbed(topology, read(bed.inventory)) as lab:
+        address = lab.topology.host("server").address
+        with lab.service("server", connect.server_command(address, 5001)):
+            client = lab.popen("client", connect.client_command(address, 5001, 5, 600_000), stdout=subprocess.PIPE)
+            for _ in range(5):
+                assert float(client.stdout.readline()) > 0
+            assert len(sessions(lab, "mb1")) == 5 and lab.run("client", ["nproc"])
+            results = reconfigured(lab, "client", remove=lab.topology.host("mb1").address)
+            assert len(results) == 5
+            assert all(s["chain"] == [] for s in sessions(lab, "client"))
+            client.terminate()
+            client.communicate(timeout=10)
+    assert bed.look() == before and not bed.notes()
+
+
+@pytest.mark.long
 def test_an_experiment_runs_on_machines_and_leaves_them_as_they_were(machines, tmp_path):
     """Goodput and small segments through a real middlebox, with agents and without, and everything undone (25 s)."""
     bed = machines(THREE)
