@@ -91,7 +91,7 @@ DPDK_CFLAGS = $(filter-out -MMD -MP,$(C_FLAGS)) -D_GNU_SOURCE -Wno-unused-functi
 	$(patsubst -I%,-isystem %,$(shell pkg-config --cflags libdpdk)) -Idysco_ns/core -Idysco_ns/host -Idysco_ns/dpdk -I$(BUILD)/dpdk
 DPDK_LIBS = $(shell pkg-config --libs libdpdk) -lrte_net_ring
 
-dpdk: $(BUILD)/dysco-dpdk ## the DPDK backend; installs DPDK's packages (31 MB to fetch, 160 MB on disk) if they are missing
+dpdk: $(BUILD)/dysco-dpdk $(BUILD)/dysco-dpdk-traffic ## the DPDK backend, a traffic generator; installs DPDK's packages (31 MB to fetch, 160 MB on disk) if they are missing
 
 $(BUILD)/.dpdk: tools/setup_dpdk.sh $(BUILD)/.setup
 	@tools/setup_dpdk.sh
@@ -135,7 +135,7 @@ bench: experiment-bench ## cost of the data path and of connect(), each beside i
 
 bench-dpdk: $(BUILD)/dysco-dpdk-bench experiment-bench-dpdk ## cost of a pass of the DPDK agent, beside plain forwarding
 
-traffic-dpdk: $(BUILD)/dysco-dpdk $(BUILD)/dysco-dpdk-traffic experiment-traffic-dpdk ## 60,000 checked sessions through the DPDK agent, beside plain forwarding
+traffic-dpdk: dpdk experiment-traffic-dpdk ## 60,000 checked sessions through the DPDK agent, beside plain forwarding
 
 figures: build ## draws every figure again from stored results, and docs/claims.md; measures nothing
 	@for run in results/*/latest results/reference/*; do \

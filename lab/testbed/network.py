@@ -96,12 +96,10 @@ class Testbed(Lab):
     def _prepare(self, name: str, far: Far) -> None:
         """Sysctls and the address; offloads that DPDK cannot do without."""
         machine = self._machines[name]
+        if machine.interface:  # first: a new default reaches interfaces without an address, and does not come back from them
+            self.sysctl(name, {f"net/ipv4/conf/{machine.interface}/{key}": "0" for key in ("rp_filter", "send_redirects")})
         sysctls = {key: value for key, value in SYSCTLS.items() if "ipv6" not in key}
-        if machine.role == "middlebox":
-            sysctls |= FORWARD
-        if machine.interface:
-            sysctls |= {f"net/ipv4/conf/{machine.interface}/{key}": "0" for key in ("rp_filter", "send_redirects")}
-        self.sysctl(name, sysctls)
+        self.sysctl(name, sysctls | (FORWARD if machine.role == "middlebox" else {}))
         if machine.pci:
             self._start_data_path(name)
         else:

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from dysco_ns import netns
+from lab.testbed import network
 from lab.testbed.inventory import read
-from lab.testbed.network import Testbed
 from lab.tools import connect
 from lab.topologies import build
 from tests.net.conftest import reconfigured, sessions
@@ -40,7 +40,7 @@ def test_a_session_through_a_machine_loses_it_while_it_lives(machines):
     bed = machines(THREE)
     before = bed.look()
     topology = build("chain", {"middleboxes": "1", "hmac": "on"})
-    with netns.entered(bed.controller), Testbed(topology, read(bed.inventory)) as lab:
+    with netns.entered(bed.controller), network.Testbed(topology, read(bed.inventory)) as lab:
         address = lab.topology.host("server").address
         with lab.service("server", connect.server_command(address, 5001)):
             client = lab.popen("client", connect.client_command(address, 5001, 5, 600_000), stdout=subprocess.PIPE)
