@@ -150,8 +150,8 @@ def _frame_claims(metrics: dict[str, float]) -> list[Claim]:
             ("data_frame_bytes_max", "longest frame after the SYN"),
             ("header_bytes", "headers of a segment with data"),
         ):
-            found = [metrics.get(f"{what}_{which}") for which in (name, "baseline")]
-            more = None if None in found else found[0] - found[1]
+            with_it, plain = f"{what}_{name}", f"{what}_baseline"
+            more = metrics[with_it] - metrics[plain] if {with_it, plain} <= metrics.keys() else None
             claims.append(claim(f"{what}_{name}", f"{text}, {name} over plain", "not longer", more, "bytes", "<= 0"))
     return claims
 
