@@ -44,7 +44,8 @@ class Machines:
         self._stack, self._pids = ExitStack(), {}
         described = {name: {"ssh": name, "address": f"10.98.0.{i}/24", "interface": "data0", **fields}
                      for i, (name, fields) in enumerate(hosts.items(), 1)}  # fmt: skip
-        self.inventory.write_text(yaml.safe_dump({"tree": str(ROOT), "ssh_config": "ssh_config", "hosts": described, **whole}))
+        whole_file = {"tree": str(ROOT), "ssh_config": "ssh_config", "hosts": described, **whole}
+        self.inventory.write_text(yaml.safe_dump(whole_file, sort_keys=False))
 
     def __enter__(self) -> Machines:
         with ExitStack() as stack:
