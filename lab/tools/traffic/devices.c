@@ -13,7 +13,7 @@
 #include "memory.h"
 #include "traffic.h"
 
-enum { FRAMES_OF_A_WORKER = 8192, CACHE = 256, RING = 512, MOST_WORDS = 24 };
+enum { FRAMES_OF_A_WORKER = 8192, CACHE = 256, RING = 512, MOST_WORDS = 24, LEAST_ENTRIES = 64, SESSIONS_OF_A_MB = 4096 };
 
 void fail(int status, const char *format, ...)
 {
@@ -80,12 +80,14 @@ static u16 port_start(const char *device)
 
 void devices_start(const char *near, const char *far, u32 memory_mb, u32 sessions)
 {
-	environment_start(near, far, memory_mb);
+	struct rte_hash_parameters index = { .name = "by ports", .entries = 2 * sessions + LEAST_ENTRIES, .key_len = sizeof(u32) };
+
+	environment_start(near, far, memory_mb + sessions / SESSIONS_OF_A_MB);
 	all.pool = rte_pktmbuf_pool_create("frames", FRAMES_OF_A_WORKER * all.workers - 1, CACHE, 0, RTE_MBUF_DEFAULT_BUF_SIZE, SOCKET_ID_ANY);
 	all.sessions = sessions;
 	all.session = memory_take((u64)sessions * sizeof(*all.session) + 1);
-	all.by_port = memory_take(MOST_DPORTS * sizeof(*all.by_port));
-	if (!all.pool || !all.session || !all.by_port)
+	all.by_ports = rte_hash_create(&index);
+	if (!all.pool || !all.session || !all.by_ports)
 		fail(1, "no memory for %u sessions and the frames of %u workers", sessions, all.workers);
 	all.port[NEAR] = port_start(near);
 	all.port[FAR] = port_start(far);

@@ -25,15 +25,24 @@ static int is_ours(const struct rte_mbuf *m)
 	       ip->protocol == PROTOCOL_TCP;
 }
 
+static u32 ports(const struct five_tuple *t) { return (u32)t->sport << 16 | t->dport; }
+
+/* A number that no session has: nobody's. */
+static u32 by_ports(const struct five_tuple *t)
+{
+	u32 key = ports(t);
+	void *number;
+
+	return rte_hash_lookup_data(all.by_ports, &key, &number) < 0 ? MOST_SESSIONS : (u32)(uintptr_t)number;
+}
+
 struct traffic_session *session_of(enum place at, const struct rte_mbuf *m)
 {
 	if (!is_ours(m))
 		return 0;
 	struct five_tuple is = frame_tuple(m), should = is;
-	u32 dport = (u32)be16_of(at == NEAR ? is.sport : is.dport) - FIRST_SERVER_PORT, other = be16_of(at == NEAR ? is.dport : is.sport);
-	if (dport >= MOST_DPORTS)
-		return 0;
-	u32 i = at == FAR ? all.by_port[dport][other] - 1 : dport * FLOWS_OF_A_PORT + other - FIRST_CLIENT_PORT;
+	u32 server = (u32)be16_of(is.sport) - FIRST_SERVER_PORT, client = (u32)be16_of(is.dport) - FIRST_CLIENT_PORT;
+	u32 i = at == FAR ? by_ports(&is) : server * FLOWS_OF_A_PORT + client;
 	if (i >= all.sessions)
 		return 0;
 	struct traffic_session *s = &all.session[i];
@@ -66,11 +75,10 @@ static void answer_syn(const struct rte_mbuf *m)
 		return;
 	struct traffic_session *s = &all.session[i];
 	struct five_tuple wire = frame_tuple(m);
-	u32 dport = (u32)be16_of(wire.dport) - FIRST_SERVER_PORT;
-	if (dport >= MOST_DPORTS)
-		fail(1, "session %u has got a destination port that is not its own", i);
+	u32 key = ports(&wire);
+	if (rte_hash_add_key_data(all.by_ports, &key, (void *)(uintptr_t)i))
+		fail(1, "no memory for the ports of session %u", i);
 	s->wire = wire;
-	all.by_port[dport][be16_of(wire.sport)] = i + 1;
 	send_one(FAR, s, TCP_SYN | TCP_ACK, syn_options);
 }
 

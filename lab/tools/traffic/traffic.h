@@ -8,11 +8,12 @@
 #ifndef DYSCO_TRAFFIC_H
 #define DYSCO_TRAFFIC_H
 #include <rte_ethdev.h>
+#include <rte_hash.h>
 
 #include "bench_flows.h"
 
 enum place { NEAR, FAR, PLACES };
-enum { TRAFFIC_BURST = 32, MOST_WORKERS = 16, MOST_SESSIONS = 1 << 20, MOST_DPORTS = MOST_SESSIONS / FLOWS_OF_A_PORT + 1 };
+enum { TRAFFIC_BURST = 32, MOST_WORKERS = 16, MOST_SESSIONS = 1 << 20 };
 enum { ISN_STEP = 1 << 12 };            /* between the first sequence numbers of two sessions: a SYN says whose it is */
 enum { ESTABLISHED = 1 };
 
@@ -40,7 +41,7 @@ struct traffic {
 	struct traffic_session *session;
 	u32 sessions, workers;
 	u16 port[PLACES];
-	u32 (*by_port)[1 << 16];        /* far side: session + 1 by destination and source port */
+	struct rte_hash *by_ports;      /* far side: the session by both ports of its subsession */
 	struct rte_mempool *pool;
 	volatile int sending, receiving;
 };
