@@ -24,9 +24,9 @@ SIM_HEADERS := $(wildcard dysco_ns/core/*.h dysco_ns/host/*.h tests/sim/*.h)
 SIMULATORS := $(BUILD)/libhost.so $(BUILD)/libsim.so $(BUILD)/sim $(BUILD)/sim-sanitized
 
 EXPERIMENTS := $(patsubst lab/experiments/%.py,%,$(shell grep -l '^DESCRIPTION = ' lab/experiments/*.py))
-QUICK := $(subst _,-,$(filter-out bench bench_dpdk,$(EXPERIMENTS)))
+QUICK := $(subst _,-,$(filter-out bench bench_dpdk traffic_dpdk,$(EXPERIMENTS)))
 
-.PHONY: help setup build doctor experiments test-all bench bench-dpdk figures notebooks test test-unit verify fuzz mutants \
+.PHONY: help setup build doctor experiments test-all bench bench-dpdk traffic-dpdk figures notebooks test test-unit verify fuzz mutants \
 	simulate replay dpdk dpdk-sanitized static clean
 
 help: ## this list
@@ -95,7 +95,7 @@ DPDK_CFLAGS = $(filter-out -MMD -MP,$(C_FLAGS)) -D_GNU_SOURCE -Wno-unused-functi
 	$(patsubst -I%,-isystem %,$(shell pkg-config --cflags libdpdk)) -Idysco_ns/core -Idysco_ns/host -Idysco_ns/dpdk -I$(BUILD)/dpdk
 DPDK_LIBS = $(shell pkg-config --libs libdpdk) -lrte_net_ring
 
-dpdk: $(BUILD)/dysco-dpdk ## the DPDK backend; installs DPDK's packages (31 MB to fetch, 160 MB on disk) if they are missing
+dpdk: $(BUILD)/dysco-dpdk $(BUILD)/dysco-dpdk-traffic ## the DPDK backend, a traffic generator; installs DPDK's packages (31 MB to fetch, 160 MB on disk) if they are missing
 
 $(BUILD)/.dpdk: tools/setup_dpdk.sh $(BUILD)/.setup
 	@tools/setup_dpdk.sh
@@ -117,6 +117,9 @@ $(BUILD)/dysco-dpdk-bench: $(wildcard dysco_ns/dpdk/bench*.c) $(addprefix dysco_
 		$(DPDK_HEADERS) $(BUILD)/.dpdk
 	gcc $(DPDK_CFLAGS) $(filter %.c,$^) -o $@ $(DPDK_LIBS)
 
+$(BUILD)/dysco-dpdk-traffic: $(wildcard lab/tools/traffic/*.c lab/tools/traffic/*.h) dysco_ns/dpdk/bench_flows.h $(BUILD)/.dpdk
+	gcc $(DPDK_CFLAGS) -Ilab/tools/traffic $(filter %.c,$^) -o $@ $(DPDK_LIBS)
+
 -include $(wildcard $(BUILD)/*.d)
 
 # ---- use ----
@@ -134,6 +137,8 @@ experiments: build ## all experiments, one after the other; says at the end whic
 bench: experiment-bench ## cost of the data path and of connect(), each beside its baseline in one run
 
 bench-dpdk: $(BUILD)/dysco-dpdk-bench experiment-bench-dpdk ## cost of a pass of the DPDK agent, beside plain forwarding
+
+traffic-dpdk: dpdk experiment-traffic-dpdk ## 60,000 checked sessions through the DPDK agent, beside plain forwarding
 
 figures: build ## draws every figure again from stored results, and docs/claims.md; measures nothing
 	@for run in results/*/latest results/reference/*; do \

@@ -7,7 +7,7 @@ import ctypes as c
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,20 +68,24 @@ class Interface:
     address: str
 
 
-def interfaces() -> list[Interface]:
-    """The IPv4 addresses of the current namespace and their interfaces: those that are up and not loopback.  Of several
-    addresses of one interface the first comes first."""
+def interfaces(only: Collection[str] = ()) -> list[Interface]:
+    """The IPv4 addresses of the current namespace and their interfaces: those that are up and not loopback, or of them those
+    named.  Of several addresses of one interface the first comes first."""
     with IPRoute() as ip:
         links = {
             link["index"]: (link.get_attr("IFLA_IFNAME"), bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", "")))
             for link in ip.get_links()
-            if link.get_attr("IFLA_IFNAME") != "lo" and link.get_attr("IFLA_ADDRESS") and link["flags"] & 1
+            if _wanted(link.get_attr("IFLA_IFNAME"), only) and link.get_attr("IFLA_ADDRESS") and link["flags"] & 1
         }
         return [
             Interface(a["index"], *links[a["index"]], a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS"))
             for a in ip.get_addr(family=socket.AF_INET)
             if a["index"] in links
         ]
+
+
+def _wanted(name: str, only: Collection[str]) -> bool:
+    return name != "lo" and (not only or name in only)
 
 
 def _ranges(text: str) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
 import typer
 from rich.console import Console
@@ -20,13 +20,19 @@ from lab import capture as captures
 from lab import state
 from lab.experiments import NAMES, find, plan_of
 from lab.results import BadRun, RunDirectory, Summary, shown
+from lab.testbed.command import app as testbed
+from lab.testbed.errors import BadInventory, PlayFailed
 from lab.topologies import DESCRIPTIONS, BadSetting, build
+
+if TYPE_CHECKING:
+    from lab.experiments.framework.runner import Outcome
 
 app = typer.Typer(
     help="The Dysco laboratory: networks of real hosts on this machine, each with a Dysco agent.",
     no_args_is_help=True,
     add_completion=False,
 )
+app.add_typer(testbed, name="testbed")
 console = Console()
 Set = Annotated[Optional[list[str]], typer.Option("--set", help="key=value; `dysco-lab list` shows what there is")]
 START_TIMEOUT_S = 30.0
@@ -198,7 +204,11 @@ def run(
     asked = runner.Asked(experiment, profile, settings_of(set_), seed, out)
     plan_of(asked.name, asked.settings, asked.profile)  # wrong usage is said before what the user is not
     need_root()
-    outcome = runner.execute(asked)
+    report(runner.execute(asked), strict, as_json)
+
+
+def report(outcome: Outcome, strict: bool, as_json: bool) -> NoReturn:
+    """Says how a run has ended; exit status 1 if a claim that matters fails, 130 if it was interrupted."""
     summary = outcome.summary
     if summary and as_json:
         print((outcome.run.path / "summary.json").read_text())
@@ -209,8 +219,8 @@ def run(
         fail(f"interrupted; what was measured ({what}) is in {outcome.run.path}", INTERRUPTED)
     assert summary  # a run that has come to its end has one
     if not as_json:
-        other = "paper" if profile == "quick" else "quick"
-        print(f"the other profile: dysco-lab run {experiment} --profile {other}")
+        other = "paper" if summary.profile == "quick" else "quick"
+        print(f"the other profile: dysco-lab run {summary.experiment} --profile {other}")
     failed = any(c.verdict == "fails" or (strict and c.verdict == "differs") for c in summary.claims)
     raise SystemExit(1 if failed else 0)
 
@@ -266,9 +276,9 @@ def main() -> None:
 
     try:
         app()
-    except (BadSetting, BadRun) as error:
+    except (BadInventory, BadSetting, BadRun) as error:
         fail(str(error), 2)
-    except (state.LabBusy, LabFailed, MissingTool, StartFailed, ToolFailed, AgentRefused, NoAgent, OSError) as error:
+    except (state.LabBusy, LabFailed, MissingTool, PlayFailed, StartFailed, ToolFailed, AgentRefused, NoAgent, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         fail("interrupted", INTERRUPTED)

@@ -171,6 +171,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     lambda: _probe("iptables statistic", "iptables -A FORWARD -m statistic --mode nth --every 2 --packet 0 -j DROP",
                    "no tests with lost segments"),
     lambda: _tool("runc", "no test of agents for OCI containers"),
+    lambda: _tool("sshd", "no tests of testbeds: their stand-ins for machines"),
     lambda: _tool("nginx", "web servers and one of the unmodified proxies"),
     _check_stream,
     lambda: _tool("haproxy", "the other unmodified proxy, the load balancer"),

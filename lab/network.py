@@ -77,9 +77,11 @@ class HostPlace:
 class Lab:
     """A running network.  Leaving the `with` block takes it down."""
 
+    local = True  # its hosts are namespaces of this kernel
+
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
-        self.state = state.begin()
+        self.state = self._claim()
         self.state.topology, self.state.settings = topology.name, topology.settings
         self._nodes: dict[str, Any] = {}
         self.switches: Switches | None = None  # of a topology that has some
@@ -94,6 +96,10 @@ class Lab:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
+
+    def _claim(self) -> state.State:
+        """Nobody else has this machine until we let go of it."""
+        return state.begin()
 
     # ---- up ----
 
@@ -273,6 +279,25 @@ class Lab:
                 path = Path("/proc/sys") / key.replace(".", "/")
                 if path.exists():
                     path.write_text(value)
+
+    def device(self, name: str) -> str:
+        """The interface of a host towards the others."""
+        return "eth0"
+
+    def processors(self, name: str) -> list[int]:
+        """Those that a host may use."""
+        return sorted(os.sched_getaffinity(0))
+
+    def file(self, name: str, label: str) -> Path:
+        """Where a tool in a host may write; gone with the lab."""
+        path = state.RUN / f"{name}-{label}"
+        self.state.files.append(str(path))
+        self.state.save()
+        return path
+
+    def read(self, name: str, path: Path) -> str:
+        """What a tool in a host has written so far."""
+        return path.read_text()
 
     def agent(self, name: str) -> AgentClient:
         return AgentClient(netns.socket_path(self.state.namespaces[name]))

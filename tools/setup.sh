@@ -7,8 +7,8 @@ cd "$(dirname "$0")/.."
 
 packages=(mininet clang llvm libbpf-dev linux-libc-dev gcc make pkg-config util-linux iproute2 iptables ethtool iputils-ping
 	iperf3 tcpdump tshark conntrack runc spin libpcap-dev libpcap0.8 libxxhash-dev python3-venv python3-dev procps git
-	nginx libnginx-mod-stream haproxy squid prads wrk openvswitch-switch)
-services=(nginx haproxy squid prads suricata openvswitch-switch) # run inside the lab's hosts alone
+	nginx libnginx-mod-stream haproxy squid prads wrk openvswitch-switch openssh-client openssh-server)
+services=(nginx haproxy squid prads suricata openvswitch-switch openssh-server) # run inside the lab's hosts alone
 optional=(suricata)                           # not in every distribution; `make doctor` says
 
 say() { printf 'set-up: %s\n' "$*"; }
@@ -41,7 +41,7 @@ guard_on() {
 keep_down() {
 	command -v systemctl >/dev/null || return 0
 	for service in "${services[@]}"; do
-		[[ " $* " != *" $service "* ]] || as_root systemctl disable --quiet "$service" >/dev/null 2>&1 || true
+		[[ " $* " != *" $service "* ]] || as_root systemctl disable --quiet "${service/openssh-server/ssh}" >/dev/null 2>&1 || true
 	done
 }
 
@@ -61,5 +61,5 @@ fi
 # Debian's Mininet lives under /usr/bin/python3: the environment is built from it and sees its packages
 [ -x .venv/bin/python ] || { say "making the virtual environment"; /usr/bin/python3 -m venv --system-site-packages .venv; }
 say "installing Python packages"
-.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]' || fail "pip install failed: is the network there?"
+.venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,testbed]' || fail "pip install failed: is the network there?"
 .venv/bin/python -c 'import mininet.node' || fail "Mininet cannot be imported from /usr/bin/python3"

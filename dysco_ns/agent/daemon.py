@@ -9,13 +9,13 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dysco_ns import netns
 from dysco_ns.agent import requests
-from dysco_ns.agent.backends import forget, open_backend
+from dysco_ns.agent.backends import forget, names_behind, open_backend
 from dysco_ns.agent.changes import Patience, change_session
 from dysco_ns.agent.core import FIRST_PORT, MAX_INTERFACES, PORTS, Core, Event, Events, address_of_value, beat_txid
 from dysco_ns.agent.domains import Domains
@@ -51,6 +51,7 @@ class Settings:
     throttle: int | None = None  # most bytes of window offered while a session is reconfigured
     backend: str = "ebpf"
     poll: bool = False  # dpdk: never sleeps
+    interfaces: tuple[str, ...] = ()  # that it may touch; none: all that are up and have an address
     workers: int = 1  # dpdk: cores
 
 
@@ -61,8 +62,11 @@ class Daemon:
         self.settings = settings
         self.namespace = netns.inode(netns.path_of())
         self.socket_path = netns.socket_path(self.namespace)
-        self.core = Core(open_backend(settings.backend, self.namespace, btf, settings.poll, settings.workers))
-        self.interfaces = self._seen = own_interfaces()
+        self.core = Core(
+            open_backend(settings.backend, self.namespace, btf, settings.poll, settings.workers, settings.interfaces)
+        )
+        self._names = names_behind(settings.backend, settings.interfaces)
+        self.interfaces = self._seen = own_interfaces(self._names)
         self.policies = Policies(self.core, settings.names, self.configure, netns.policies_path(self.namespace))
         self.leader = Leader(self.core, self._outcome)
         self.hops = Hops(self.core)
@@ -104,7 +108,7 @@ class Daemon:
     def look_around(self) -> None:
         """Interfaces and addresses may have come or gone.  What has come is taken when it is there still at the next look:
         whoever sets it up may not be done."""
-        now = own_interfaces(self.interfaces)
+        now = own_interfaces(self._names, self.interfaces)
         new = {i.index for i in now} - {i.index for i in self.interfaces}
         if new and now != self._seen:
             self._seen = now
@@ -116,7 +120,8 @@ class Daemon:
                 self.core.programs.attach(index)
             except OSError as error:
                 print(f"an interface that has come is left alone: {error}", file=sys.stderr)
-        self.interfaces = own_interfaces(self.interfaces) if new else now  # a data path may have put another in its place
+        # a data path may have put another in its place
+        self.interfaces = own_interfaces(self._names, self.interfaces) if new else now
         self.configure()
 
     def _take_over(self) -> None:
@@ -324,10 +329,10 @@ class Daemon:
             self.configure()
 
 
-def own_interfaces(before: Sequence[netns.Interface] = ()) -> list[netns.Interface]:
-    """The addresses that the agent serves: those of `before` that are there still, and others while there is room.  Which are
-    left out is said once."""
-    found = netns.interfaces()
+def own_interfaces(names: Collection[str], before: Sequence[netns.Interface] = ()) -> list[netns.Interface]:
+    """The addresses that the agent serves, of all interfaces or of those named: those of `before` that are there still, and
+    others while there is room.  Which are left out is said once."""
+    found = netns.interfaces(names)
     kept = sorted(found, key=lambda i: i not in before)[:MAX_INTERFACES]  # stable: others in the kernel's order
     if (left_out := [i.address for i in found if i not in kept]) and (not before or len(before) < MAX_INTERFACES):
         print(f"{len(found)} addresses here, and an agent serves {MAX_INTERFACES}: left alone are {', '.join(left_out)}",

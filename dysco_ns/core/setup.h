@@ -374,7 +374,8 @@ INLINE void grave_dig(struct scratch *x, u64 nonce, const struct five_tuple *at)
 
 /* The record and entries of a session whose SYN came from the left.  < 0: no room, or a tuple is taken; by a session that
  * lives: *alive is its nonce. */
-INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce, const struct five_tuple *key, u64 *alive)
+INLINE int session_join_left(struct packet *p, struct scratch *x, struct config *config, u64 nonce, const struct five_tuple *key,
+			     u64 *alive)
 {
 	struct setup_message *m = (struct setup_message *)x->message;
 	struct session *s = &x->session;
@@ -432,6 +433,8 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	grave_dig(x, nonce, &x->behind.graves[0]);
 	grave_dig(x, nonce, &x->behind.graves[1]);
 	e = entry_start(x, nonce, SIDE_LEFT, &wire_back);
+	if (wire_back.dst != back.dst) /* where all are neighbours the stack would answer the session's end itself */
+		e->next_hop = port_route(p, wire_back.dst, 0);
 	if (no_room(port_put_egress(&back, e)))
 		return -1;
 	if (s->flags & SESSION_LAST)
@@ -494,7 +497,7 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 			left_behind_note(&x->behind, before);
 		session_forget(before, nonce); /* it has left this middlebox (or never quite came), and comes back */
 		u64 alive = 0;
-		if (session_join_left(x, config, nonce, key, &alive)) {
+		if (session_join_left(p, x, config, nonce, key, &alive)) {
 			if (!alive)
 				session_forget(&x->session, nonce);
 			return alive ? session_challenge(p, alive) : VERDICT_DROP;

@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,16 @@ def _log_path(namespace: int) -> Path:
     return netns.RUN / f"{namespace}.dpdk.log"
 
 
-def open_data_path(namespace: int, btf: Btf, poll: bool = False, workers: int = 1) -> DataPath:
+def open_data_path(
+    namespace: int, btf: Btf, poll: bool = False, workers: int = 1, interfaces: Sequence[str] = ()
+) -> DataPath:
     """The data path of the current namespace: the one that runs, or a new one.  StartFailed, DataPathGone, Refused."""
     found = partial(DataPath, socket_path(namespace), btf, partial(_take_new, namespace))
     try:
         return found()
     except DataPathGone:
         remove(namespace)  # what one that died has left
-    pairs = takeover.pairs_for(netns.interfaces())
+    pairs = takeover.pairs_for(netns.interfaces(interfaces))
     if not pairs:
         raise StartFailed("no interface here has an address: there is nothing to put DPDK in front of")
     process = _start(namespace, pairs, ["--workers", str(workers), *(["--poll"] if poll else [])])

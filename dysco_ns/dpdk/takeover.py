@@ -19,6 +19,7 @@ from dysco_ns.netns import Interface
 
 IFF_NOARP = 0x80
 KERNEL_PROTOCOL = 2  # routes that come and go with an address
+MOST = 8  # pairs of ports that dysco-dpdk has room for
 OTHER_BIT = 0x40  # of the first byte of an Ethernet address: no vendor's, not a group's
 NOTHING: dict[str, Any] = {"addresses": [], "routes": []}
 ROUTE_FIELDS = ("RTA_DST", "RTA_GATEWAY", "RTA_PREFSRC", "RTA_PRIORITY", "RTA_TABLE")
@@ -53,7 +54,13 @@ class Pair:
 def pairs_for(interfaces: Sequence[Interface], first: int = 0) -> list[Pair]:
     """One for each interface that has an address; their numbers begin at `first`."""
     found = {i.name: i for i in interfaces}
-    return [Pair(name, f"dysco{number}", i.mac.hex(":")) for number, (name, i) in enumerate(found.items(), first)]
+    names = taps(first + len(found))[first:]
+    return [Pair(name, tap, i.mac.hex(":")) for tap, (name, i) in zip(names, found.items(), strict=True)]
+
+
+def taps(count: int) -> list[str]:
+    """Names of the devices that stand for the first so many interfaces."""
+    return [f"dysco{number}" for number in range(count)]
 
 
 def _index(ip: Any, name: str) -> int:

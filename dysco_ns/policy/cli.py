@@ -81,10 +81,14 @@ def agent_run(
     backend: Annotated[str, typer.Option(metavar="ebpf|dpdk", help="the data path: programs in the kernel, or DPDK")] = "ebpf",
     poll: Annotated[bool, typer.Option("--poll", help="dpdk: never sleeps, takes a whole processor")] = False,
     workers: Annotated[int, typer.Option(min=1, max=16, help="dpdk: cores that work")] = 1,
+    interface: Annotated[
+        Optional[list[str]], typer.Option(help="touches only this one; repeatable (default: all that have an address)")
+    ] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="takes the data path away when it ends, as `agent forget`")] = False,
 ) -> None:
     """Runs the agent of a namespace (default: this one) in the foreground until Ctrl-C."""
     from dysco_ns.agent.backends import BACKENDS
-    from dysco_ns.agent.daemon import Settings, run_here
+    from dysco_ns.agent.daemon import Settings, forget_namespace, run_here
     from dysco_ns.agent.domains import BadDomain, parse_domains
     from dysco_ns.agent.keys import BadKey, read_key
     from dysco_ns.agent.policies import BadPolicy, preload
@@ -113,8 +117,13 @@ def agent_run(
             backend=backend,
             poll=poll,
             workers=workers,
+            interfaces=tuple(interface or ()),
         )
-        run_here(settings, ready=lambda: print("ready", flush=True))
+        try:
+            run_here(settings, ready=lambda: print("ready", flush=True))
+        finally:
+            if forget:
+                forget_namespace(netns.inode(netns.path_of()))
     except (BadKey, BadDomain, BadPolicy, LayoutMismatch, LoadFailed, StartFailed, OSError) as error:
         fail(str(error))
 
@@ -141,6 +150,28 @@ def _throttle(text: str | None) -> int | None:
     if not text.isdigit():
         fail(f"--throttle {text}: use off, zero, or a number of bytes", 2)
     return int(text)
+
+
+@agent.command("forget")
+def agent_forget(
+    path: Annotated[Optional[Path], typer.Option("--netns", help="file of the namespace, such as /run/netns/NAME")] = None,
+) -> None:
+    """Takes the data path away that an agent has left in a namespace (default: this one); its sessions end.  May run twice."""
+    from dysco_ns.agent.daemon import forget_namespace
+
+    if os.geteuid():
+        fail("a data path can be taken away by root only: run it with sudo")
+    namespace = netns.inode(path or netns.path_of())
+    if _answers(AgentClient(netns.socket_path(namespace))):
+        fail("the agent of this namespace runs: end it first")
+    forget_namespace(namespace)
+
+
+def _answers(client: AgentClient) -> bool:
+    try:
+        return bool(client.request("ping"))
+    except (NoAgent, AgentRefused):
+        return False
 
 
 @agent.command("tune")

@@ -28,7 +28,9 @@ NAMES = (
     "sdn-baseline",
     "bench",
     "bench-dpdk",
+    "traffic-dpdk",
 )
+ON_TESTBED = ("setup-latency", "throughput")  # they ask of hosts only what ssh can do, too
 PROFILES = ("quick", "paper")
 
 

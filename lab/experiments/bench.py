@@ -70,8 +70,8 @@ def measure(plan: Plan, record: Recorder) -> None:
 def _chain(length: int, plan: Plan, record: Recorder) -> None:
     topology = build("chain", {"middleboxes": str(length), "dysco": "off"})
     server = topology.host("server").address
-    with Lab(topology) as lab, lab.service("server", on_cpu(1, connect.server_command(server, PORT))):
-        iperf = lab.popen("server", on_cpu(0, ["iperf3", "-s", "-p", str(PORT + 1)]), stdout=subprocess.DEVNULL,
+    with Lab(topology) as lab, lab.service("server", on_cpu(lab, "server", 1, connect.server_command(server, PORT))):
+        iperf = lab.popen("server", on_cpu(lab, "server", 0, ["iperf3", "-s", "-p", str(PORT + 1)]), stdout=subprocess.DEVNULL,
                           stderr=subprocess.DEVNULL)  # fmt: skip
         for turn in record.turns(plan.rounds, MODES, f"{length} middleboxes,"):
             with mode(lab, turn.mode):
@@ -86,7 +86,7 @@ def _goodput(lab: Lab, server: str) -> float:
     nothing depends on how two processors wake each other.  The host's default congestion control may pace (BBR),
     which leaves the processor idle and hides the cost."""
     load = ["iperf3", "-c", server, "-p", str(PORT + 1), "-t", "1.5", "-O", "0.5", "-C", "cubic", "-J"]
-    out = lab.run("client", on_cpu(0, load))
+    out = lab.run("client", on_cpu(lab, "client", 0, load))
     return float(json.loads(out)["end"]["sum_received"]["bits_per_second"]) / 1e6
 
 

@@ -11,11 +11,22 @@ import statistics
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lab.experiments.framework import bpf_stats, frames
-from lab.experiments.framework.costs import LENGTHS, MODES, PORT, compared, connect_times, mode, on_cpu, rounds_of
+from lab.experiments.framework.costs import (
+    LENGTHS,
+    MODES,
+    PORT,
+    compared,
+    connect_times,
+    lengths_of,
+    mode,
+    on_cpu,
+    rounds_of,
+)
 from lab.experiments.framework.figures import Drawing, points
 from lab.experiments.framework.recorder import Recorder
 from lab.network import Lab
@@ -51,19 +62,18 @@ def plan(settings: Settings, profile: str) -> Plan:
 
 
 def measure(plan: Plan, record: Recorder) -> None:
-    record.expect(len(LENGTHS) * len(MODES) * (plan.rounds + 1) + 2 * len(MODES) - 1)
-    for length in LENGTHS:
-        topology = build("chain", {"middleboxes": str(length), "dysco": "off"})
-        times = record.raw / f"closings-{length}.txt"
-        server = on_cpu(1, connect.server_command(topology.host("server").address, PORT, times))
-        with Lab(topology) as lab, record.watched():
-            with lab.service("server", server):
-                _turns(lab, length, plan, record, connect.Closings(times))
-                if length == LENGTHS[-1]:
+    lengths = record.lengths(LENGTHS)
+    record.expect(len(lengths) * len(MODES) * (plan.rounds + 1) + 2 * len(MODES) - 1)
+    for length in lengths:
+        with record.network(build("chain", {"middleboxes": str(length), "dysco": "off"})) as lab, record.watched():
+            times = lab.file("server", "closings.txt")
+            server = connect.server_command(lab.topology.host("server").address, PORT, times)
+            with lab.service("server", on_cpu(lab, "server", 1, server)):
+                _turns(lab, length, plan, record, connect.Closings(partial(lab.read, "server", times)))
+                if lab.local and length == LENGTHS[-1]:
                     _agents(lab, plan, record)
-            if length == LENGTHS[-1]:
+            if lab.local and length == LENGTHS[-1]:
                 _frames(lab, record)
-        times.unlink()  # all of it is in the samples
 
 
 def _turns(lab: Lab, length: int, plan: Plan, record: Recorder, closings: connect.Closings) -> None:
@@ -83,7 +93,7 @@ def _agents(lab: Lab, plan: Plan, record: Recorder) -> None:
         with mode(lab, name), bpf_stats.enabled():
             connect_times(lab, plan.connects)  # warms up
             floor, before = bpf_stats.floor_ns(), bpf_stats.accounts(lab)
-            words = on_cpu(0, connect.client_command(address, PORT, plan.connects, HOLD_MS))
+            words = on_cpu(lab, "client", 0, connect.client_command(address, PORT, plan.connects, HOLD_MS))
             client = lab.popen("client", words, stdout=subprocess.PIPE)
             assert client.stdout
             for _ in range(plan.connects):
@@ -113,14 +123,14 @@ def _values(samples: Any, subject: str, quantity: str) -> list[float]:
 def _metrics(samples: Any) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for name in MODES:
-        for length in LENGTHS:
+        for length in lengths_of(samples):
             for quantity, _ in QUANTITIES:
                 values = _values(samples, f"{name}_{length}", quantity)
                 metrics[f"{quantity}_p50_{name}_{length}"] = statistics.median(values)
                 metrics[f"{quantity}_mean_{name}_{length}"] = statistics.fmean(values)
             metrics[f"connects_{name}_{length}"] = len(values)
         agents = samples[samples.subject.str.match(f"{name}_[a-z]") & samples.quantity.str.endswith("_us_per_connect")]
-        if name != "baseline":
+        if not agents.empty:
             metrics[f"agents_us_per_connect_{name}_{LENGTHS[-1]}"] = float(agents.value.sum())
         for row in samples[samples.subject == name].itertuples():
             metrics[f"{row.quantity}_{name}"] = row.value
@@ -134,32 +144,35 @@ def _over(samples: Any, name: str, length: int, quantity: str) -> tuple[float, I
 
 
 def _frame_claims(metrics: dict[str, float]) -> list[Claim]:
-    claims = [claim("frames", "frames captured with signatures", "-", metrics["frames_hmac"], "", ">= 100")]
+    claims = [claim("frames", "frames captured with signatures", "-", metrics.get("frames_hmac"), "", ">= 100")]
     for name in MODES[1:]:
         for what, text in (
             ("data_frame_bytes_max", "longest frame after the SYN"),
             ("header_bytes", "headers of a segment with data"),
         ):
-            more = metrics[f"{what}_{name}"] - metrics[f"{what}_baseline"]
+            with_it, plain = f"{what}_{name}", f"{what}_baseline"
+            more = metrics[with_it] - metrics[plain] if {with_it, plain} <= metrics.keys() else None
             claims.append(claim(f"{what}_{name}", f"{text}, {name} over plain", "not longer", more, "bytes", "<= 0"))
     return claims
 
 
 def summarise(run: RunDirectory) -> Summary:
     samples = run.samples()
+    lengths = lengths_of(samples)
+    longest = lengths[-1]
     metrics, claims = _metrics(samples), []
     for name in MODES[1:]:
         for quantity, text in QUANTITIES:
-            for length in LENGTHS:
+            for length in lengths:
                 over, interval = _over(samples, name, length, quantity)
                 metrics[f"{quantity.removesuffix('_us')}_over_us_{name}_{length}"] = over
-                if length == LENGTHS[-1] and quantity == "connect_us":
-                    claims.append(claim(f"over_{name}", f"{text} through 4 middleboxes, {name} over plain",
+                if length == longest and quantity == "connect_us":
+                    claims.append(claim(f"over_{name}", f"{text} through {longest} middleboxes, {name} over plain",
                                         f"{PAPER_OVER_US} us" if name == "hmac" else f"less than {PAPER_OVER_US} us",
                                         over, "us", f"<= {BUDGET_US[name]}", shape=False, ci95=interval))  # fmt: skip
-                elif length == LENGTHS[-1]:
-                    claims.append(claim(f"close_over_{name}", f"{text}, 4 middleboxes, {name} over plain", "-", over, "us",
-                                        f"<= {BUDGET_US[name]}", shape=False, ci95=interval))  # fmt: skip
+                elif length == longest:
+                    claims.append(claim(f"close_over_{name}", f"{text}, {longest} middleboxes, {name} over plain", "-", over,
+                                        "us", f"<= {BUDGET_US[name]}", shape=False, ci95=interval))  # fmt: skip
     least = min(value for key, value in metrics.items() if key.startswith("connects_"))
     claims.append(claim("connects", "connects at each point", "-", least, "", ">= 1000", shape=False))
     return Summary.of(run, claims + _frame_claims(metrics), metrics)
@@ -170,13 +183,14 @@ def summarise(run: RunDirectory) -> Summary:
 
 def draw(run: RunDirectory, summary: Summary) -> list[Path]:
     drawing, samples = Drawing(run, summary), run.samples()
-    caption = f"{summary.metrics['connects_hmac_4']:.0f} sessions a point, modes in turns; bars: 95 % intervals"
+    lengths = lengths_of(samples)
+    caption = f"{summary.metrics[f'connects_hmac_{lengths[-1]}']:.0f} sessions a point, modes in turns; bars: 95 % intervals"
     for quantity, text in QUANTITIES:
         with drawing.figure(quantity.removesuffix("_us") + "-latency", caption, (9, 4.2), ncols=2) as (_, axes):
             for axis, (what, middle, interval) in zip(axes, MIDDLES, strict=True):
                 for shift, name in enumerate(MODES):
-                    by_length = [(n, _values(samples, f"{name}_{n}", quantity)) for n in LENGTHS]
+                    by_length = [(n, _values(samples, f"{name}_{n}", quantity)) for n in lengths]
                     points(axis, [(n, middle(v), interval(v)) for n, v in by_length], name, 0.06 * (shift - 1))
-                axis.set(xlabel="middleboxes", ylabel=f"{text} (us)", xticks=LENGTHS, ylim=(0, None), title=what)
+                axis.set(xlabel="middleboxes", ylabel=f"{text} (us)", xticks=lengths, ylim=(0, None), title=what)
             axes[0].legend(loc="upper left")
     return drawing.paths

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.experiments.framework import bpf_stats
-from lab.experiments.framework.costs import LENGTHS, PORT, compared, mode, on_cpu, rounds_of
+from lab.experiments.framework.costs import LENGTHS, PORT, compared, lengths_of, mode, on_cpu, rounds_of
 from lab.experiments.framework.figures import COLOURS, MODES, Drawing, Points, points, series
 from lab.experiments.framework.recorder import Recorder
 from lab.network import Lab
@@ -52,25 +52,26 @@ def plan(settings: Settings, profile: str) -> Plan:
 
 
 def measure(plan: Plan, record: Recorder) -> None:
-    record.expect(len(LENGTHS) * len(COMPARED) * plan.rounds + 1)
-    for length in LENGTHS:
-        topology = build("chain", {"middleboxes": str(length), "dysco": "off"})
-        server = on_cpu(0, flood.server_command(topology.host("server").address, PORT))
-        with Lab(topology) as lab, record.watched(), lab.service("server", server):
-            for turn in record.turns(plan.rounds, COMPARED, f"{length} middleboxes,", warm_up=0):
-                with mode(lab, turn.mode):
-                    _turn(lab, f"{turn.mode}_{length}", length, plan, record)
-            if length == LENGTHS[-1]:
-                record.step("what an agent takes of the CPU")
-                _agents(lab, record)
+    lengths = record.lengths(LENGTHS)
+    record.expect(len(lengths) * len(COMPARED) * plan.rounds + 1)
+    for length in lengths:
+        with record.network(build("chain", {"middleboxes": str(length), "dysco": "off"})) as lab, record.watched():
+            server = flood.server_command(lab.topology.host("server").address, PORT)
+            with lab.service("server", on_cpu(lab, "server", 0, server)):
+                for turn in record.turns(plan.rounds, COMPARED, f"{length} middleboxes,", warm_up=0):
+                    with mode(lab, turn.mode):
+                        _turn(lab, f"{turn.mode}_{length}", length, length == lengths[-1], plan, record)
+                if lab.local and length == LENGTHS[-1]:
+                    record.step("what an agent takes of the CPU")
+                    _agents(lab, record)
 
 
 def _rate(lab: Lab, **load: int) -> flood.Rate:
     address = lab.topology.host("server").address
-    return flood.read_rate(lab.run("client", on_cpu(0, flood.client_command(address, PORT, **load))))
+    return flood.read_rate(lab.run("client", on_cpu(lab, "client", 0, flood.client_command(address, PORT, **load))))
 
 
-def _turn(lab: Lab, subject: str, length: int, plan: Plan, record: Recorder) -> None:
+def _turn(lab: Lab, subject: str, length: int, longest: bool, plan: Plan, record: Recorder) -> None:
     for way in WAYS:
         with _cut(lab, way == "mtu"):
             rate = _rate(lab, ms=plan.window_ms)
@@ -80,7 +81,7 @@ def _turn(lab: Lab, subject: str, length: int, plan: Plan, record: Recorder) -> 
         with _bare(lab):
             for size in SIZES:
                 record(subject, f"packets_{size}_kpps", _rate(lab, payload=size - OVERHEAD, ms=plan.window_ms // 2).packets_kpps)
-    if length == LENGTHS[-1]:
+    if longest:
         for sessions in SESSIONS:
             record(subject, f"sessions_{sessions}_mbps", _rate(lab, sessions=sessions, ms=plan.window_ms).goodput_mbps)
 
@@ -89,7 +90,7 @@ def _turn(lab: Lab, subject: str, length: int, plan: Plan, record: Recorder) -> 
 def _cut(lab: Lab, cut: bool) -> Iterator[None]:
     """The sender makes packets of the wire's size itself, if `cut`."""
     for most in ("1", "65535") if cut else ():
-        lab.batch("client", [f"link set dev eth0 gso_max_segs {most}"])
+        lab.batch("client", [f"link set dev {lab.device('client')} gso_max_segs {most}"])
         if most == "1":
             yield
     if not cut:
@@ -132,7 +133,7 @@ def _middle(samples: Any, subject: str, quantity: str) -> float:
 
 
 def _agent_metrics(samples: Any) -> dict[str, float]:
-    """Nanoseconds of one pass: means over the hosts of a role."""
+    """Nanoseconds of one pass: means over the hosts of a role; of agents whose kernel we could ask."""
     metrics = {"account_ns": _middle(samples, "empty program", "account_ns")}
     for role in ("client", "mb", "server"):
         rows = samples[samples.subject.str.startswith(role)]
@@ -141,11 +142,16 @@ def _agent_metrics(samples: Any) -> dict[str, float]:
     return metrics
 
 
+def _sized(lengths: list[int]) -> list[int]:
+    return [length for length in SIZED if length in lengths]
+
+
 def summarise(run: RunDirectory) -> Summary:
     samples = run.samples()
-    metrics, claims = _agent_metrics(samples), []
+    metrics, claims, lengths = _agent_metrics(samples), [], lengths_of(samples)
+    longest = lengths[-1]
     for way, (text, least) in WAYS.items():
-        for length in LENGTHS:
+        for length in lengths:
             name = f"goodput_ratio_{length}" if way == "gso" else f"goodput_ratio_{way}_{length}"
             metrics[name], interval = _ratio(samples, length, f"goodput_{way}_mbps")
             claims.append(claim(name, f"goodput through {length} middleboxes over plain, {text}", "about 1", metrics[name], "",
@@ -154,7 +160,7 @@ def summarise(run: RunDirectory) -> Summary:
                 for unit in ("goodput_{}_mbps", "packets_{}_kpps"):
                     quantity = unit.format(way)
                     metrics[f"{quantity}_{which}_{length}"] = _middle(samples, f"{which}_{length}", quantity)
-    for length in SIZED:
+    for length in _sized(lengths):
         for size in SIZES:
             ratio, interval = _ratio(samples, length, f"packets_{size}_kpps")
             metrics[f"penalty_pct_{size}_{length}"] = 100 * (1 - ratio)
@@ -164,9 +170,9 @@ def summarise(run: RunDirectory) -> Summary:
                                     f"{PAPER_PENALTY_PCT} % (0)", 100 * (1 - ratio), "%", f"<= {PAPER_PENALTY_PCT}",
                                     shape=False, ci95=(low, high)))  # fmt: skip
     for sessions in SESSIONS:
-        metrics[f"sessions_ratio_{sessions}"], _ = _ratio(samples, LENGTHS[-1], f"sessions_{sessions}_mbps")
+        metrics[f"sessions_ratio_{sessions}"], _ = _ratio(samples, longest, f"sessions_{sessions}_mbps")
     spread = max(metrics[f"sessions_ratio_{n}"] for n in SESSIONS) - min(metrics[f"sessions_ratio_{n}"] for n in SESSIONS)
-    claims.append(claim("sessions", "ratio for 1 to 400 sessions, 4 middleboxes: largest less least", "-", spread, "",
+    claims.append(claim("sessions", f"ratio for 1 to 400 sessions, {longest} middleboxes: largest less least", "-", spread, "",
                         "<= 0.1", shape=False))  # fmt: skip
     return Summary.of(run, claims, metrics)
 
@@ -194,24 +200,26 @@ def draw(run: RunDirectory, summary: Summary) -> list[Path]:
 
 
 def _draw_lengths(drawing: Drawing, samples: Any, caption: str) -> None:
+    lengths = lengths_of(samples)
     with drawing.figure("goodput", caption, (10, 4.2), ncols=3) as (_, (left, middle, right)):
         for axis, (way, (text, _)) in zip((left, middle), WAYS.items(), strict=True):
             for shift, name in enumerate(COMPARED):
-                subjects = {float(n): f"{name}_{n}" for n in LENGTHS}
+                subjects = {float(n): f"{name}_{n}" for n in lengths}
                 points(axis, _points(samples, subjects, f"goodput_{way}_mbps"), name, 0.06 * shift)
-            axis.set(xlabel="middleboxes", ylabel="goodput (Mbit/s)", title=text, xticks=LENGTHS, ylim=(0, None))
+            axis.set(xlabel="middleboxes", ylabel="goodput (Mbit/s)", title=text, xticks=lengths, ylim=(0, None))
         left.legend()
         for colour, (way, (text, least)) in zip(COLOURS, WAYS.items(), strict=False):
-            ratios = [(n, *_ratio(samples, n, f"goodput_{way}_mbps")) for n in LENGTHS]
+            ratios = [(n, *_ratio(samples, n, f"goodput_{way}_mbps")) for n in lengths]
             series(right, ratios, text, colour)
             right.axhline(least, color=colour, linestyle=":", linewidth=1)
-        right.set(xlabel="middleboxes", title="Dysco over plain (dotted: goal)", xticks=LENGTHS, ylim=(0.5, 1.3))
+        right.set(xlabel="middleboxes", title="Dysco over plain (dotted: goal)", xticks=lengths, ylim=(0.5, 1.3))
         right.legend(fontsize=9)
 
 
 def _draw_sizes(drawing: Drawing, samples: Any, caption: str) -> None:
-    with drawing.figure("packet-size", caption, (10, 4.2), ncols=len(SIZED), sharey=True) as (_, axes):
-        for axis, length in zip(axes, SIZED, strict=True):
+    sized = _sized(lengths_of(samples))
+    with drawing.figure("packet-size", caption, (10, 4.2), ncols=len(sized), sharey=True, squeeze=False) as (_, grid):
+        for axis, length in zip(grid[0], sized, strict=True):
             for name in COMPARED:
                 label, colour, marker = MODES[name]
                 values = [(s, *_size(samples, f"{name}_{length}", s)) for s in SIZES]
@@ -219,8 +227,8 @@ def _draw_sizes(drawing: Drawing, samples: Any, caption: str) -> None:
             axis.set(xlabel="frame (bytes)", title=f"{length} middleboxes", ylim=(0, None), xscale="log")
             axis.set_xticks(SIZES, [str(s) for s in SIZES], rotation=45)
             axis.minorticks_off()
-        axes[0].set_ylabel("packets on one core (1000/s)")
-        axes[0].legend()
+        grid[0][0].set_ylabel("packets on one core (1000/s)")
+        grid[0][0].legend()
 
 
 def _size(samples: Any, subject: str, size: int) -> tuple[float, tuple[float, float]]:
@@ -229,15 +237,16 @@ def _size(samples: Any, subject: str, size: int) -> tuple[float, tuple[float, fl
 
 
 def _draw_sessions(drawing: Drawing, samples: Any, caption: str) -> None:
+    longest = lengths_of(samples)[-1]
     with drawing.figure("sessions", caption) as (_, axis):
         for name in COMPARED:
             label, colour, marker = MODES[name]
             values = []
             for count in SESSIONS:
-                measured = rounds_of(samples, f"{name}_{LENGTHS[-1]}", f"sessions_{count}_mbps")
+                measured = rounds_of(samples, f"{name}_{longest}", f"sessions_{count}_mbps")
                 values.append((count, statistics.median(measured), median_interval(measured)))
             series(axis, values, label, colour, marker)
         axis.set(xlabel="sessions", ylabel="goodput (Mbit/s)", xscale="log", ylim=(0, None))
         axis.set_xticks(SESSIONS, [str(n) for n in SESSIONS])
-        axis.set_title("Goodput of many sessions through 4 middleboxes")
+        axis.set_title(f"Goodput of many sessions through {longest} middleboxes")
         axis.legend()

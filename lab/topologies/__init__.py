@@ -36,10 +36,11 @@ class Host:
     agent: bool = True
     backend: str = "ebpf"  # of its agent
     workers: int = 1  # dpdk: cores of its agent
+    placed: str = ""  # its address, where it is not ours to choose: on a testbed
 
     @property
     def address(self) -> str:
-        return f"10.0.{self.index}.2"
+        return self.placed or f"10.0.{self.index}.2"
 
     @property
     def gateway(self) -> str:

@@ -15,14 +15,14 @@ def addresses(*numbers):
 def test_an_agent_serves_eight_addresses_keeps_those_that_it_has_and_names_the_others_once(monkeypatch, capsys):
     here = addresses(*range(10))
     monkeypatch.setattr(netns, "interfaces", lambda: here)
-    served = daemon.own_interfaces()
+    served = daemon.own_interfaces(())
     assert served == here[:8]
     said = capsys.readouterr().err
     assert said == "10 addresses here, and an agent serves 8: left alone are 10.0.8.1, 10.0.9.1\n"
     here = addresses(20, *reversed(range(10)))  # one has come, and the order is another
-    assert daemon.own_interfaces(served) == [i for i in here if i in served]
+    assert daemon.own_interfaces((), served) == [i for i in here if i in served]
     here = addresses(2, 9)  # most have gone: there is room
-    assert daemon.own_interfaces(served) == here
+    assert daemon.own_interfaces((), served) == here
     assert capsys.readouterr().err == ""
 
 

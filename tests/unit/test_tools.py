@@ -57,7 +57,7 @@ def test_bytes_through_the_proxy_are_equal_at_both_ends(tmp_path):
 def test_connects_and_the_ends_of_sessions_are_timed(tmp_path):
     port, times = free_port(), tmp_path / "times"
     with process(connect.server_command(HOST, port, times)):
-        closings = connect.Closings(times)
+        closings = connect.Closings(times.read_text)
         for _ in range(2):
             out = subprocess.run(connect.client_command(HOST, port, 50), capture_output=True, text=True, check=True).stdout
             opening, closing = [float(line) for line in out.split()], closings.next(50)

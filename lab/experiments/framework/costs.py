@@ -6,7 +6,6 @@ Links are not shaped: the machine's CPU is the limit on purpose.
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,20 +33,26 @@ def mode(lab: Lab, name: str) -> Iterator[None]:
         lab.stop_agents()
 
 
-def on_cpu(nth: int, command: list[str]) -> list[str]:
-    """The command on the first (0) or the second of the processors that we may use."""
-    ours = sorted(os.sched_getaffinity(0))
+def on_cpu(lab: Lab, host: str, nth: int, command: list[str]) -> list[str]:
+    """The command on the first (0) or the second of the processors that a host may use."""
+    ours = lab.processors(host)
     return ["taskset", "-c", str(ours[min(nth, len(ours) - 1)]), *command]
 
 
 def connect_times(lab: Lab, count: int) -> list[float]:
     """Microseconds of so many connect()s.  A tenth more warms up neighbours and caches first and is left out."""
     address, warm_up = lab.topology.host("server").address, count // 10
-    out = lab.run("client", on_cpu(0, connect.client_command(address, PORT, count + warm_up)))
+    out = lab.run("client", on_cpu(lab, "client", 0, connect.client_command(address, PORT, count + warm_up)))
     return [float(line) for line in out.split()][warm_up:]
 
 
 # ---- analysis: quantities of `mode_length` by round ----
+
+
+def lengths_of(samples: Any) -> list[int]:
+    """The chain lengths that were measured."""
+    found = samples.subject.str.extract(r"^baseline_(\d+)$")[0].dropna().astype(int)
+    return sorted(set(found.tolist()))
 
 
 def rounds_of(samples: Any, subject: str, quantity: str) -> list[float]:

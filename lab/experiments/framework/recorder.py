@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from lab.measure import Sampler, machine_ticks
+from lab.network import Lab
 from lab.results import RunDirectory
+from lab.site import Here, Site
+from lab.topologies import Topology
 
 HEAD = ("time_s", "subject", "quantity", "value", "round")
 WATCH_S = 1.0
@@ -35,7 +38,10 @@ class Turn:
 class Recorder:
     """The record of one run.  Called with a subject, a quantity that ends with its unit, and a value: one observation."""
 
-    def __init__(self, run: RunDirectory, seed: int, progress: Progress = lambda fraction, text: None) -> None:
+    def __init__(
+        self, run: RunDirectory, seed: int, progress: Progress = lambda fraction, text: None, site: Site | None = None
+    ) -> None:
+        self._site = site or Here()
         self.raw: Path = run.raw
         self.seed, self.dice = seed, random.Random(seed)
         self.progress = progress
@@ -46,6 +52,16 @@ class Recorder:
         self._zero = time.monotonic()
         self._round: int | None = None  # of the current turn; negative: warm-up
         self._done, self._steps = 0, 0
+
+    # ---- where ----
+
+    def network(self, topology: Topology) -> Lab:
+        """The hosts of a topology, wherever this run has them, while the `with` block lasts."""
+        return self._site.network(topology)
+
+    def lengths(self, wanted: Sequence[int]) -> list[int]:
+        """Those chain lengths for which there are middleboxes."""
+        return [length for length in wanted if length <= self._site.middleboxes]
 
     # ---- samples ----
 

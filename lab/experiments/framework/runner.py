@@ -11,18 +11,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lab import environment
 from lab.experiments import find, plan_of
 from lab.experiments.framework import recorder
 from lab.measure import machine_ticks
 from lab.results import RunDirectory, Summary
+from lab.site import Here, Site
 
 LOOK_AROUND_S = 0.5
 
@@ -36,6 +36,7 @@ class Asked:
     settings: dict[str, str]
     seed: int = 1
     out: Path | None = None
+    site: Site = field(default_factory=Here)
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,14 @@ def execute(asked: Asked) -> Outcome:
     """All three steps.  BadSetting, MissingTool and OSError (results cannot be written) come before anything is made."""
     plan, settings = plan_of(asked.name, asked.settings, asked.profile)
     experiment = find(asked.name)
-    environment.need(experiment.TOOLS, f"experiment {asked.name}")
+    asked.site.need(experiment.TOOLS, f"experiment {asked.name}")
     run = RunDirectory.create(asked.name, asked.out, latest=False)
     facts: dict[str, Any] = {
         "experiment": asked.name, "profile": asked.profile, "seed": asked.seed, "settings": settings,
-        "cpu_bound": experiment.CPU_BOUND, "busy_before_pct": _busy(), "started": time.time(),
+        "cpu_bound": experiment.CPU_BOUND, "busy_before_pct": _busy(), "started": time.time(), **asked.site.facts(),
     }  # fmt: skip
     with _signals(), _bar(asked.name) as progress:
-        record = recorder.Recorder(run, asked.seed, progress)
+        record = recorder.Recorder(run, asked.seed, progress, asked.site)
         ended = "failed"
         try:
             experiment.measure(plan, record)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 BINARY = Path(__file__).resolve().parents[3] / "build" / "connect"
@@ -21,15 +22,15 @@ def client_command(address: str, port: int, count: int, hold_ms: int = 0) -> lis
 
 
 class Closings:
-    """Reads the server's file while it grows."""
+    """Reads the server's file while it grows; `text` gives what it holds by now."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._read = path, 0
+    def __init__(self, text: Callable[[], str]) -> None:
+        self._text, self._read = text, 0
 
     def next(self, count: int) -> list[float]:
         """Microseconds of the next so many last FINs; fewer if they do not come."""
         until = time.monotonic() + LAST_LINES_S
-        while len(lines := self._path.read_text().split()) < self._read + count and time.monotonic() < until:
+        while len(lines := self._text().split()) < self._read + count and time.monotonic() < until:
             time.sleep(0.01)
         found = [float(line) for line in lines[self._read : self._read + count]]
         self._read += count
