@@ -1,2 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hostile input for the core: `make fuzz` searches, the tests here repeat what it has found."""
+"""Fuzzing: targets in C, how each is compiled, and inputs worth keeping."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+CORPUS = HERE / "corpus"
+INCLUDE = [f"-I{ROOT / 'dysco_ns' / part}" for part in ("host", "core", "splice")]
+FLAGS = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Wno-unused-function", "-fno-sanitize-recover=undefined"]
+SANITIZERS = "address,undefined"
+
+
+@dataclass(frozen=True)
+class Target:
+    """`more`: sources and libraries beside its own file; `most_bytes` of an input."""
+
+    name: str
+    what: str
+    more: tuple[str, ...] = ()
+    most_bytes: int = 1 << 14
+
+    @property
+    def corpus(self) -> Path:
+        return CORPUS / self.name
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted(self.corpus.iterdir()) if self.corpus.exists() else []
+
+    def build(self, compiler: str, to: Path, *flags: str) -> None:
+        """Compiles it.  subprocess.CalledProcessError if it does not."""
+        sources = [str(HERE / f"{self.name}.c"), *self.more]
+        subprocess.run([compiler, *FLAGS, *flags, *INCLUDE, *sources, "-o", str(to)], check=True, cwd=ROOT)
+
+
+TARGETS = (
+    Target("packets", "three agents with a live session: frames again, changed; frames and commands of its own",
+           ("dysco_ns/host/agent.c",), 2048),
+    Target("host", "one host as it was captured: set-up, signalling, data, tags, ICMP, with signatures and without"),
+    Target("filter", "policy programs, against libpcap's own machine", ("-l:libpcap.so.0.8",), 700),
+    Target("splice", "what libdysco makes of answers on the agent's socket", (), 1024),
+)  # fmt: skip
