@@ -17,12 +17,13 @@ SANITIZERS = "address,undefined"
 
 @dataclass(frozen=True)
 class Target:
-    """`more`: sources and libraries beside its own file; `most_bytes` of an input."""
+    """`more`: sources and libraries beside its own file; `most_bytes` of an input; `dpdk`: it runs in DPDK (`make dpdk`)."""
 
     name: str
     what: str
     more: tuple[str, ...] = ()
     most_bytes: int = 1 << 14
+    dpdk: bool = False
 
     @property
     def corpus(self) -> Path:
@@ -35,7 +36,24 @@ class Target:
     def build(self, compiler: str, to: Path, *flags: str) -> None:
         """Compiles it.  subprocess.CalledProcessError if it does not."""
         sources = [str(HERE / f"{self.name}.c"), *self.more]
-        subprocess.run([compiler, *FLAGS, *flags, *INCLUDE, *sources, "-o", str(to)], check=True, cwd=ROOT)
+        include, libraries = _dpdk() if self.dpdk else ([], [])
+        command = [compiler, *FLAGS, *flags, *INCLUDE, *include, *sources, "-o", str(to), *libraries]
+        subprocess.run(command, check=True, cwd=ROOT)
+
+
+def _dpdk() -> tuple[list[str], list[str]]:
+    """What it takes to compile and link with DPDK; its headers are not ours to warn about."""
+
+    def said(what: str) -> list[str]:
+        command = ["pkg-config", what, "libdpdk"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+    headers = [word for flag in said("--cflags") for word in (("-isystem", flag[2:]) if flag.startswith("-I") else (flag,))]
+    ours = [f"-I{ROOT / 'dysco_ns' / 'dpdk'}", f"-I{ROOT / 'build' / 'dpdk'}", "-D_GNU_SOURCE"]
+    return [*headers, *ours], [*said("--libs"), "-lrte_net_ring"]
+
+
+DPDK_PARTS = tuple(f"dysco_ns/dpdk/{part}.c" for part in ("answers", "options", "ports", "worker"))
 
 
 TARGETS = (
@@ -44,4 +62,5 @@ TARGETS = (
     Target("host", "one host as it was captured: set-up, signalling, data, tags, ICMP, with signatures and without"),
     Target("filter", "policy programs, against libpcap's own machine", ("-l:libpcap.so.0.8",), 700),
     Target("splice", "what libdysco makes of answers on the agent's socket", (), 1024),
+    Target("dpdk", "the DPDK data path: frames of its ports, requests on its socket", DPDK_PARTS, dpdk=True),
 )  # fmt: skip

@@ -18,6 +18,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.fuzz import INCLUDE, ROOT, SANITIZERS, TARGETS, Target
 
@@ -69,9 +70,10 @@ def fuzz(target: Target, seconds: int) -> Run:
     for directory in (findings, work, target.corpus):
         directory.mkdir(parents=True, exist_ok=True)
     before = set(findings.iterdir())
-    command = ["nice", "-n", "19", str(program), f"-max_total_time={seconds}", f"-max_len={target.most_bytes}",
-               f"-timeout={os.environ.get('FUZZ_UNIT_S', UNIT_S)}", f"-rss_limit_mb={MEMORY_MB}", "-print_final_stats=1",
-               f"-artifact_prefix={findings}/{target.name}-", str(work), str(target.corpus)]  # fmt: skip
+    limits = [f"-max_total_time={seconds}", f"-max_len={target.most_bytes}", f"-rss_limit_mb={MEMORY_MB}",
+              f"-timeout={os.environ.get('FUZZ_UNIT_S', UNIT_S)}", f"-detect_leaks={int(not target.dpdk)}"]  # fmt: skip
+    where = [f"-artifact_prefix={findings}/{target.name}-", str(work), str(target.corpus)]
+    command = ["nice", "-n", "19", str(program), *limits, "-print_final_stats=1", *where]
     said = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False).stderr
     (BUILD / f"{target.name}.log").write_text(said)
 
@@ -107,10 +109,11 @@ def noted(run: Run) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     with (RESULTS / "log").open("a") as log:
         log.write(json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **asdict(run)}) + "\n")
-    lines = [json.loads(line) for line in (RESULTS / "log").read_text().splitlines()]
-    totals = {name: {"seconds": sum(x["seconds"] for x in of), "inputs": sum(x["inputs"] for x in of),
-                     "findings": [f for x in of for f in x["findings"]]}
-              for name in sorted({x["target"] for x in lines}) for of in [[x for x in lines if x["target"] == name]]}  # fmt: skip
+    totals: dict[str, dict[str, Any]] = {}
+    for line in map(json.loads, (RESULTS / "log").read_text().splitlines()):
+        total = totals.setdefault(line["target"], {"seconds": 0, "inputs": 0, "findings": []})
+        for what in total:
+            total[what] += line[what]
     summary = {"experiment": "fuzz", "seconds": sum(t["seconds"] for t in totals.values()), "targets": totals}
     (RESULTS / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
 

@@ -1,28 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Seeds for the targets of real captures: python -m tests.fuzz.record DIRECTORY (as root; two minutes).
 
-Labs are set up, reconfigured and torn down while tcpdump looks at every host with an agent; what it has seen becomes
-records of host.c, one file a host.  `make fuzz` minimises them (libFuzzer's -merge=1) with `python -m tests.fuzz --merge`.
+Labs are set up, reconfigured and torn down while tcpdump looks at every host with an agent; what it has seen becomes an
+input of host.c and of dpdk.c for each host.  `python -m tests.fuzz --merge DIRECTORY` puts of them into the corpus what covers
+something new (libFuzzer's -merge=1).
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from dysco_ns.agent.filters import compile_filter
+from dysco_ns.ebpf.btf import Btf
+from dysco_ns.ebpf.loader import OBJECT
 from lab.capture import LOOK, capturing, capturing_stack
 from lab.network import ROUTER, Lab, wait_until
 from lab.topologies import build
 from lab.topologies.proxy import PROXY, proxy_port, server_port
 from middleboxes.tcp_proxy import TcpProxy
-from tests.fuzz.records import Host, Seen, frames_of, program, records
+from tests.fuzz.records import Host, Seen, frames_of, port_records, program, records
 from tests.net.conftest import sessions, settled, talking
 
 SLOW = {"sessions": 1, "message": 120, "every_us": 80_000, "seconds": 3}
@@ -40,8 +43,8 @@ def devices(lab: Lab, host: str) -> list[str]:
 
 
 @contextmanager
-def captured(lab: Lab, name: str, to: Path, work: Path, starts: bool) -> Iterator[None]:
-    """What a host sees while the block lasts becomes a file of records in `to`."""
+def captured(lab: Lab, name: str, to: Path, work: Path) -> Iterator[None]:
+    """What a host sees while the block lasts becomes a file of records; the name of `to` is that of the scene."""
     ends = lab.topology.host(name).kind == "host"
     files = {device: work / f"{name}-{device}.pcap" for device in devices(lab, name)}
     macs = {bytes.fromhex(lab.run(name, ["cat", f"/sys/class/net/{d}/address"]).strip().replace(":", "")) for d in files}
@@ -55,12 +58,14 @@ def captured(lab: Lab, name: str, to: Path, work: Path, starts: bool) -> Iterato
         yield
     seen = [Seen(t, "out" if frame[6:12] in macs else "in", frame) for file in files.values() for t, frame in frames_of(file)]
     seen += [Seen(t, "stack", frame) for t, frame in frames_of(stack_file)] if ends else []
-    policies = [p for p in lab.topology.policies if p.at == name] if starts else []
+    policies = [p for p in lab.topology.policies if p.at == name]
     names = lab.topology.names
     chains = [([names[m] for m in p.chain], names.get(p.ends_at)) for p in policies]
     host = Host(tuple(own), chains, lab.key_file() if lab.topology.sign else None)
-    (to / f"{lab.topology.name}-{'-'.join(lab.topology.settings.values())}-{name}"[:80].replace("/", "_")).write_bytes(
-        records(host, sorted(seen, key=lambda s: s.time_s)))  # fmt: skip
+    seen.sort(key=lambda s: s.time_s)
+    file = f"{to.name}-{name}".replace(" ", "-")
+    (to.parent / "host" / file).write_bytes(records(host, seen))
+    (to.parent / "dpdk" / file).write_bytes(port_records(host, seen, Btf(OBJECT)))
 
 
 @contextmanager
@@ -68,7 +73,7 @@ def watched(lab: Lab, to: Path) -> Iterator[Path]:
     """All agents' hosts are captured while the block lasts; gives a directory to work in."""
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         for name in lab.state.agents:
-            stack.enter_context(captured(lab, name, to, Path(directory), True))
+            stack.enter_context(captured(lab, name, to, Path(directory)))
         yield Path(directory)
 
 
@@ -146,25 +151,29 @@ SCENES: dict[str, Callable[[Path], None]] = {
 }
 
 
-@dataclass(frozen=True)
-class Syn:
-    """What filters are tried on."""
-
-    frame: bytes = bytes(12) + bytes.fromhex(
-        "0800" "4500003c1234400040060000" "0a000002" "0a000202" "9c401389" "00000001" "00000000" "a002faf000000000"
-        "020405b40402080a00000001000000000103030a")  # fmt: skip
+# What filters are tried on: a SYN as Linux writes it.
+SEGMENT = bytes(12) + bytes.fromhex(
+    "0800" "4500003c1234400040060000" "0a000002" "0a000202" "9c401389" "00000001" "00000000" "a002faf000000000"
+    "020405b40402080a00000001000000000103030a")  # fmt: skip
+ANSWERS = (
+    {"ok": True, "session": "00000000000000a1", "peer": "00000000000000b2"},
+    {"ok": False, "error": "the 'in' socket's session is not a Dysco session", "retry": False},
+    {"ok": False, "error": "locked", "retry": True, "joined": True},
+    {},
+)
 
 
 def main() -> int:
     to = Path(sys.argv[1] if len(sys.argv) > 1 else "build/fuzz/seeds")
-    wanted = sys.argv[2:] or list(SCENES)
-    for target in ("host", "filter"):
+    for target in ("host", "filter", "splice", "dpdk"):
         (to / target).mkdir(parents=True, exist_ok=True)
     for i, expression in enumerate(FILTERS):
-        (to / "filter" / f"filter-{i}").write_bytes(program(compile_filter(expression), Syn().frame))
-    for name in wanted:
+        (to / "filter" / f"filter-{i}").write_bytes(program(compile_filter(expression), SEGMENT))
+    for i, answer in enumerate(ANSWERS):
+        (to / "splice" / f"answer-{i}").write_text(json.dumps(answer) + "\n")
+    for name in sys.argv[2:] or SCENES:
         print(f"{name} ...", flush=True)
-        SCENES[name](to / "host")
+        SCENES[name](to / name)
     print(f"{sum(1 for _ in to.glob('*/*'))} seeds in {to}")
     return 0
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dysco_ns.agent.core import FIRST_PORT
+from dysco_ns.agent.core import FIRST_PORT, PORTS
 from dysco_ns.agent.keys import hmac_states, read_key
+from dysco_ns.ebpf.btf import Btf
 
 ADDRESS, POLICY, KEY, OPTIONS, DRAW, PAUSE, ARRIVES, SIGNED, LEAVES, COMMAND = range(10)  # enum record of host.c
 RECONFIGURE, RELEASE, CANCEL, SPLICE, TRIGGER, HEARTBEAT = 1, 3, 4, 7, 8, 13  # enum command_kind
@@ -198,3 +199,53 @@ def records(host: Host, seen: Sequence[Seen]) -> bytes:
         elif s.where == "in" or s.frame[AT_IP + 12 : AT_IP + 16] in map(socket.inet_aton, host.addresses):
             writer.frame(s)
     return b"".join(writer.parts)
+
+
+# ---- inputs of dpdk.c ----
+
+REQUEST, FROM_WIRE, FROM_HOST = range(3)  # enum action
+FIRST_HOP, ANY_ADDRESS, IFINDEX = 512, "0.0.0.0", 1
+RETURN_ONE = {"code": 6, "jt": 0, "jf": 0, "k": 1}
+
+
+def _record(action: int, data: bytes) -> bytes:
+    return bytes([action]) + len(data).to_bytes(2, "big") + data
+
+
+def _configured(host: Host, others: Sequence[str], btf: Btf) -> Iterator[bytes]:
+    """Requests as the daemon of a host sends them: its tables, and the way to others."""
+
+    def put(table: str, key: bytes, value: bytes) -> bytes:
+        return _record(REQUEST, f"put {table}\n".encode() + key + value)
+
+    yield put("config_table", bytes(4), btf.layout("config").encode({
+        "layout_version": 1, "flags": 3, "first_port": FIRST_PORT, "ports": PORTS, "policy_slots": len(host.chains), "domains": 1,
+        "domain": [{"sign": int(host.key is not None)}], "interface_count": len(host.addresses),
+        "interfaces": [{"ifindex": IFINDEX, "address": a} for a in host.addresses]}))  # fmt: skip
+    for i, (chain, edge) in enumerate(host.chains):
+        listed = [*chain, *([edge] if edge else [])]
+        policy = {
+            "id": 1,
+            "insns": 1,
+            "chain_length": len(listed),
+            "chain": listed,
+            "ends": int(bool(edge)),
+            "filter": [RETURN_ONE],
+        }
+        yield put("policy_table", i.to_bytes(4, "little"), btf.layout("policy").encode(policy))
+    if host.key:
+        states = {**hmac_states(read_key(host.key)), "valid": 1}
+        yield put("key_table", bytes(4), btf.layout("hmac_key").encode(states))
+    for number, address in enumerate(others, FIRST_HOP):
+        hop = {"address": address, "ifindex": IFINDEX, "resolved": 1, "from": host.addresses[0]}
+        index = number.to_bytes(4, "little")
+        yield put("next_hop_table", index, btf.layout("next_hop").encode(hop))
+        yield put("next_hop_index", btf.layout("hop_key").encode({"address": address, "from": ANY_ADDRESS}), index)
+
+
+def port_records(host: Host, seen: Sequence[Seen], btf: Btf) -> bytes:
+    """An input of dpdk.c: a host is configured, then its ports get what was seen; at last it is asked how it went."""
+    ends = {socket.inet_ntoa(s.frame[at : at + 4]) for s in seen if s.is_tcp for at in (AT_IP + 12, AT_IP + 16)}
+    frames = (_record(FROM_WIRE if s.where == "in" else FROM_HOST, s.frame) for s in seen if s.where != "out")
+    asks = (_record(REQUEST, line) for line in (b"stats\n", b"next session_table 0\n", b"size egress_table\n"))
+    return b"".join([*_configured(host, sorted(ends - set(host.addresses)), btf), *frames, *asks])
