@@ -45,6 +45,10 @@ INLINE u32 filter_alu(u16 code, u32 a, u32 b, int *ok)
 	case 0x60: return b < 32 ? a << b : 0;
 	case 0x70: return b < 32 ? a >> b : 0;
 	case 0x80: return -a;
+	case 0x90:
+		if (!b)
+			*ok = 0;
+		return b ? a % b : 0;
 	case 0xa0: return a ^ b;
 	}
 	*ok = 0;

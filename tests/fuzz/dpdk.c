@@ -32,6 +32,25 @@ static u32 length_of(struct input *in)
 	return n > in->left ? (u32)in->left : n;
 }
 
+/* The host sends on what is not for itself. */
+static void forwarded(void)
+{
+	struct queue *to = &agent->pair[0].host;
+	struct rte_mbuf *frames[QUEUE_ROOM];
+	u32 n = to->waiting;
+	be32 dst;
+
+	memcpy(frames, to->mbuf, n * sizeof(*frames));
+	to->waiting = 0;
+	for (u32 i = 0; i < n; i++) {
+		memcpy(&dst, rte_pktmbuf_mtod_offset(frames[i], u8 *, AT_IP + 16), 4);
+		if (dst == agent->config.interfaces[0].address)
+			queue_add(to, frames[i]);
+		else
+			agent_egress(agent, &agent->pair[0], &frames[i], 1);
+	}
+}
+
 static void frame(const u8 *bytes, u32 n, int arriving)
 {
 	struct rte_mbuf *p = rte_pktmbuf_alloc(agent->pool);
@@ -40,10 +59,12 @@ static void frame(const u8 *bytes, u32 n, int arriving)
 	if (!data)
 		abort(); /* frames get lost in here */
 	memcpy(data, bytes, n);
-	if (arriving)
+	if (arriving) {
 		agent_ingress(agent, &agent->pair[0], &p, 1);
-	else
+		forwarded();
+	} else {
 		agent_egress(agent, &agent->pair[0], &p, 1);
+	}
 	agent_flush(agent);
 }
 

@@ -8,13 +8,34 @@
 #include <stddef.h>
 
 #define port_random random_of_the_library
+#define port_tagged no_tag
+#define port_put_tag mark_put
 #include "port.h"
 #undef port_random
-static u32 drawn[8];
-static u32 draws, taken;
+#undef port_tagged
+#undef port_put_tag
+
+enum { DRAWN = 8, TAGGED = 256 };
+static u32 drawn[DRAWN], draws, taken;
+static u64 tagged[TAGGED];
 
 /* What a host drew when it was captured, so that what comes back to it finds its sessions; then anything. */
 INLINE u32 port_random(void) { return taken < draws ? drawn[taken++] : random_of_the_library(); }
+
+/* A tag is an option where the host says so, as with DPDK. */
+INLINE u64 port_tagged(u32 number)
+{
+	u64 nonce = tagged[number % TAGGED];
+	return nonce && (u32)(nonce >> 8) == number ? nonce : 0;
+}
+INLINE u32 port_put_tag(struct packet *p, const u64 *nonce)
+{
+	if (!(here->config.flags & CONFIG_TAG_OPTION))
+		return mark_put(p, nonce);
+	u32 number = (u32)(*nonce >> 8);
+	tagged[number % TAGGED] = *nonce;
+	return number;
+}
 #include "agent.c"
 
 /* In captures: the first byte of a record, modulo RECORDS.  Numbers are in network order. */
@@ -247,7 +268,7 @@ static void draw(u32 number)
 {
 	if (taken == draws)
 		taken = draws = 0;
-	if (draws < sizeof(drawn) / sizeof(*drawn))
+	if (draws < DRAWN)
 		drawn[draws++] = number;
 }
 
@@ -302,6 +323,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 
 	now = 1000000000;
 	draws = taken = 0;
+	memset(tagged, 0, sizeof(tagged));
 	host = agent_new(0, 4711);
 	host->config.interface_count = 0;
 	agent_set_time(host, now);

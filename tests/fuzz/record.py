@@ -28,7 +28,7 @@ from middleboxes.tcp_proxy import TcpProxy
 from tests.fuzz.records import Host, Seen, frames_of, port_records, program, records
 from tests.net.conftest import sessions, settled, talking
 
-SLOW = {"sessions": 1, "message": 120, "every_us": 80_000, "seconds": 3}
+SLOW = {"sessions": 1, "message": 40, "every_us": 100_000, "seconds": 2}
 FILTERS = (
     "tcp dst portrange 5001-5010 and dst host 10.0.2.2",
     "src net 10.0.0.0/24 and tcp[tcpflags] & tcp-syn != 0",
@@ -38,17 +38,20 @@ FILTERS = (
 )
 
 
-def devices(lab: Lab, host: str) -> list[str]:
-    return [name for name in lab.run(host, ["ls", "/sys/class/net"]).split() if name == "eth0" or name.startswith("to-")]
+def devices(lab: Lab, host: str) -> dict[str, bytes]:
+    """Interfaces of a host, and their MACs."""
+    links = json.loads(lab.run(host, ["ip", "-json", "link"]))
+    return {x["ifname"]: bytes.fromhex(x["address"].replace(":", "")) for x in links if x["ifname"].startswith(("eth0", "to-"))}
 
 
 @contextmanager
 def captured(lab: Lab, name: str, to: Path, work: Path) -> Iterator[None]:
     """What a host sees while the block lasts becomes a file of records; the name of `to` is that of the scene."""
     ends = lab.topology.host(name).kind == "host"
-    files = {device: work / f"{name}-{device}.pcap" for device in devices(lab, name)}
-    macs = {bytes.fromhex(lab.run(name, ["cat", f"/sys/class/net/{d}/address"]).strip().replace(":", "")) for d in files}
-    own = [i["address"] for i in lab.agent(name).request("ping")["interfaces"] if i["name"] != LOOK]
+    macs = devices(lab, name)
+    files = {device: work / f"{name}-{device}.pcap" for device in macs}
+    found = sorted((i["name"], i["address"]) for i in lab.agent(name).request("ping")["interfaces"] if i["name"] != LOOK)
+    own = [address for _, address in found]  # eth0 first: the host library sends by the first
     stack_file = work / f"{name}-stack.pcap"
     with ExitStack() as stack:
         for device, file in files.items():
@@ -56,12 +59,13 @@ def captured(lab: Lab, name: str, to: Path, work: Path) -> Iterator[None]:
         if ends:
             stack.enter_context(capturing_stack(lab, name, stack_file))
         yield
-    seen = [Seen(t, "out" if frame[6:12] in macs else "in", frame) for file in files.values() for t, frame in frames_of(file)]
+    seen = [Seen(t, "out" if frame[6:12] in macs.values() else "in", frame)
+            for file in files.values() for t, frame in frames_of(file)]  # fmt: skip
     seen += [Seen(t, "stack", frame) for t, frame in frames_of(stack_file)] if ends else []
     policies = [p for p in lab.topology.policies if p.at == name]
     names = lab.topology.names
     chains = [([names[m] for m in p.chain], names.get(p.ends_at)) for p in policies]
-    host = Host(tuple(own), chains, lab.key_file() if lab.topology.sign else None)
+    host = Host(tuple(own), chains, lab.key_file() if lab.topology.sign else None, tags="tag" in to.name)
     seen.sort(key=lambda s: s.time_s)
     file = f"{to.name}-{name}".replace(" ", "-")
     (to.parent / "host" / file).write_bytes(records(host, seen))
