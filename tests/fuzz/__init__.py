@@ -17,13 +17,15 @@ SANITIZERS = "address,undefined"
 
 @dataclass(frozen=True)
 class Target:
-    """`more`: sources and libraries beside its own file; `most_bytes` of an input; `dpdk`: it runs in DPDK (`make dpdk`)."""
+    """`more`: sources and libraries beside its own file; `most_bytes` of an input; `dpdk`: it runs in DPDK (`make dpdk`);
+    `share` of the time that all targets have."""
 
     name: str
     what: str
     more: tuple[str, ...] = ()
     most_bytes: int = 1 << 14
     dpdk: bool = False
+    share: int = 1
 
     @property
     def corpus(self) -> Path:
@@ -58,9 +60,10 @@ DPDK_PARTS = tuple(f"dysco_ns/dpdk/{part}.c" for part in ("answers", "options", 
 
 TARGETS = (
     Target("packets", "three agents with a live session: frames again, changed; frames and commands of its own",
-           ("dysco_ns/host/agent.c",), 2048),
-    Target("host", "one host as it was captured: set-up, signalling, data, tags, ICMP, with signatures and without"),
+           ("dysco_ns/host/agent.c",), 2048, share=5),
+    Target("host", "one host as it was captured: set-up, signalling, data, tags, ICMP, with signatures and without", share=8),
     Target("filter", "policy programs, against libpcap's own machine", ("-l:libpcap.so.0.8",), 700),
     Target("splice", "what libdysco makes of answers on the agent's socket", (), 1024),
-    Target("dpdk", "the DPDK data path: frames of its ports, requests on its socket", DPDK_PARTS, dpdk=True),
+    Target("dpdk", "the DPDK data path: frames of its ports, requests on its socket", DPDK_PARTS, dpdk=True,
+           share=5),
 )  # fmt: skip

@@ -141,10 +141,10 @@ def main() -> int:
         for target in targets:
             print(f"{target.name}: {minimise(target, given.merge)} bytes, {len(target.files)} files")
         return 0
-    found = 0
+    found, shares = 0, sum(t.share for t in targets)
     for target in targets:
         print(f"{target.name}: {target.what}", flush=True)
-        run = fuzz(target, max(given.seconds // len(targets), 1))
+        run = fuzz(target, max(given.seconds * target.share // shares, 1))
         noted(run)
         found += len(run.findings)
         wrong = f"   FOUND {' '.join(run.findings)}: build/fuzz/{target.name} build/fuzz/findings/..." if run.findings else ""
