@@ -21,7 +21,7 @@ OBJECTS := $(BUILD)/dysco.bpf.o $(BUILD)/libdysco.so $(BUILD)/libdysco_preload.s
 SIM := dysco_ns/host/agent.c $(filter-out tests/sim/main.c,$(wildcard tests/sim/*.c))
 SIM_FLAGS := $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/core -Idysco_ns/host -Itests/sim
 SIM_HEADERS := $(wildcard dysco_ns/core/*.h dysco_ns/host/*.h tests/sim/*.h)
-SIMULATORS := $(BUILD)/libsim.so $(BUILD)/sim $(BUILD)/sim-sanitized
+SIMULATORS := $(BUILD)/libhost.so $(BUILD)/libsim.so $(BUILD)/sim $(BUILD)/sim-sanitized
 
 EXPERIMENTS := $(patsubst lab/experiments/%.py,%,$(shell grep -l '^DESCRIPTION = ' lab/experiments/*.py))
 QUICK := $(subst _,-,$(filter-out bench bench_dpdk,$(EXPERIMENTS)))
@@ -73,6 +73,10 @@ $(BUILD)/flood: lab/tools/flood/flood.c $(BUILD)/.setup
 
 $(BUILD)/longline: lab/tools/longline/longline.c $(BUILD)/.setup
 	gcc $(filter-out -MMD -MP,$(C_FLAGS)) $< -o $@
+
+$(BUILD)/libhost.so: $(wildcard dysco_ns/host/*.[ch] dysco_ns/core/*.h) $(BUILD)/.setup
+	gcc $(filter-out -MMD -MP,$(C_FLAGS)) -Wno-unused-function -Idysco_ns/core -Idysco_ns/host -fPIC -shared \
+		$(filter %.c,$^) -o $@
 
 $(BUILD)/libsim.so: $(SIM) $(SIM_HEADERS) $(BUILD)/.setup
 	gcc $(SIM_FLAGS) -fPIC -shared $(SIM) -o $@
@@ -145,11 +149,11 @@ static: build
 	$(VENV)/mypy
 	$(VENV)/lint-imports
 
-test-unit: build $(SIMULATORS) ## tests that need no network: units, simulator
-	$(VENV)/pytest tests/unit tests/sim
+test-unit: build $(SIMULATORS) ## tests that need no network: units, protocol on the host library, simulator
+	$(VENV)/pytest tests/unit tests/host tests/sim
 
 test: static $(SIMULATORS) dpdk dpdk-sanitized ## proves the code: static checks, units, simulator, real networks
-	$(SUDO) $(VENV)/pytest -m "not long" tests
+	@$(SUDO) tools/test.sh
 
 test-all: static $(SIMULATORS) dpdk dpdk-sanitized ## every protocol case and the long searches (hours); goes on where it was interrupted
 	@$(SUDO) tools/test_all.sh

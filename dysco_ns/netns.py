@@ -84,6 +84,28 @@ def interfaces() -> list[Interface]:
         ]
 
 
+def _ranges(text: str) -> list[tuple[int, int]]:
+    """Of a list as sysctls have it: "8080,20000-32767"."""
+    return [(int(first), int(last or first)) for first, _, last in (part.partition("-") for part in text.split(",") if part)]
+
+
+def reserve_ports(first: int, last: int) -> None:
+    """Sockets of the current namespace that ask for any port get none of these from now on.  OSError if it cannot be
+    told so, and does give some of them."""
+    sysctls = Path("/proc/sys/net/ipv4")
+    low, high = map(int, (sysctls / "ip_local_port_range").read_text().split())
+    reserved = (sysctls / "ip_local_reserved_ports").read_text().strip()
+    low, high = max(low, first), min(high, last)
+    if low > high or any(a <= low and high <= b for a, b in _ranges(reserved)):
+        return
+    wanted = ",".join(filter(None, (reserved, f"{first}-{last}")))
+    try:
+        (sysctls / "ip_local_reserved_ports").write_text(wanted)
+    except OSError as error:
+        raise OSError(error.errno, f"sockets here may get ports {low}-{high}, which agents use between themselves, and that "
+                      f"cannot be changed ({os.strerror(error.errno or 0)}): set net.ipv4.ip_local_reserved_ports={wanted}") from error
+
+
 def ensure_bpffs() -> Path:
     """Mounts the agents' private bpf file system if it is not there yet."""
     BPFFS.mkdir(parents=True, exist_ok=True)

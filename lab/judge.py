@@ -3,13 +3,14 @@
 
 tshark takes the packets apart, this module knows TCP and docs/wire-format.md; neither shares code with the core.  What is
 judged of each direction of a path: its first byte is ISN + 1, no byte is skipped, no acknowledgment is above what the path
-has carried, timestamps never fall and echo only what has been sent.  Capture beside a sender (an anchor): what is lost
-further on is no gap there.  Where packets get lost, what has been skipped must at least come later: nothing is missing.
+has carried, timestamps never fall and echo only what has been sent.  That holds beside the sender.  What comes from afar may
+have got lost or been overtaken: there what has been skipped must come later, and no news may bear a timestamp for which its
+receiver drops it (RFC 7323, 5.3).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as File
 from typing import Literal
@@ -21,6 +22,9 @@ CONTROL_OPTION, CS6 = "254", "48"
 MAGIC = bytes.fromhex("445914")  # "DY", version 1, IPv4
 SETUP, NEW_PATH = 1, 0x82
 FIXED = 40  # bytes of a set-up message before its fields
+ALWAYS = ("ack_above_max", "early_bytes_max", "missing_bytes", "stale_news_max", "echo_above_max")
+BESIDE_THE_SENDER = ("skipped_bytes_max", "tsval_behind_max")
+STALE_MS = 1  # Linux takes a segment whose timestamp is so much behind
 FIELDS = (
     "frame.time_epoch", "ip.src", "tcp.srcport", "ip.dst", "tcp.dstport", "tcp.seq_raw", "tcp.ack_raw", "tcp.flags", "tcp.len",
     "tcp.option_kind", "tcp.payload", "tcp.options.timestamp.tsval", "tcp.options.timestamp.tsecr",
@@ -71,10 +75,18 @@ class Direction:
     bytes: int = 0
     early_bytes_max: int = 0  # before ISN + 1
     holes: list[tuple[int, int]] = field(default_factory=list)  # offsets from ISN + 1 of bytes that have not come
+    acked: int | None = None  # the highest acknowledgment
+    recent: int | None = None  # the timestamp against which who receives this compares the next (RFC 7323: TS.Recent)
+    stale_news_max: int = 0  # by how much news was behind it
     tsval: int | None = None  # the highest
     tsval_ordered: int | None = None  # the highest that has kept its place in queues
     tsval_behind_max: int = 0  # by how much a timestamp was behind such a one before it
     echo_above_max: int = 0  # by how much its echoes were ahead of what the other end has sent
+
+    @property
+    def skipped_bytes_max(self) -> int:
+        """At once: before the first byte of the path or later."""
+        return max(abs(self.first_offset or 0), self.gap_bytes_max)
 
     @property
     def missing_bytes(self) -> int:
@@ -106,19 +118,19 @@ class Path:
 
     @property
     def gap_bytes_max(self) -> int:
-        """Bytes skipped at once: before the first byte of the path or later."""
-        return max(max(abs(d.first_offset or 0), d.gap_bytes_max) for d in self.directions)
+        return max(d.skipped_bytes_max for d in self.directions)
 
     @property
     def ack_above_max(self) -> int:
         return max(d.ack_above_max for d in self.directions)
 
-    def faults(self, lossless: bool) -> dict[str, int]:
-        """What no ordinary connection would show, by name; `lossless`: nothing can have got lost before the capture."""
-        found = {"ack above": self.ack_above_max, "reset": int(self.reset)}
-        found["skipped"] = self.gap_bytes_max if lossless else 0
-        for name in ("early_bytes_max", "missing_bytes", "tsval_behind_max", "echo_above_max"):
-            found[name] = max(getattr(d, name) for d in self.directions)
+    def faults(self, beside: Container[str] = ()) -> dict[str, int]:
+        """What no ordinary connection would show, by name.  `beside`: addresses of hosts beside which this was captured: nothing
+        that they send can have been lost or overtaken."""
+        found = {"reset": int(self.reset)}
+        for d, (sender, _) in zip(self.directions, (self.left, self.right), strict=False):
+            names = ALWAYS + BESIDE_THE_SENDER * (sender in beside)
+            found |= {name: max(found.get(name, 0), getattr(d, name)) for name in names}
         return {name: value for name, value in found.items() if value}
 
 
@@ -174,16 +186,18 @@ def _take(path: Path, s: Segment) -> None:
         return
     if not rightward and path.leftward is None:
         if s.flags & SYN:
-            path.leftward = Direction(s.seq, s.end, tsval=s.tsval)
+            path.leftward = Direction(s.seq, s.end, tsval=s.tsval, acked=s.ack)
         return
     here, there = (path.rightward, path.leftward) if rightward else (path.leftward, path.rightward)
     assert here
     if s.flags & ACK and there:
         here.ack_above_max = max(here.ack_above_max, ahead(s.ack, there.end))
-    _take_timestamps(here, there, s)
+    start = here.bytes + ahead(s.seq, here.end)
+    _take_timestamps(here, there, s, _is_news(here, s, start))
+    if s.flags & ACK and (here.acked is None or ahead(s.ack, here.acked) > 0):
+        here.acked = s.ack
     if s.flags & SYN or s.end == s.seq:
         return
-    start = here.bytes + ahead(s.seq, here.end)
     here.early_bytes_max = max(here.early_bytes_max, -start)
     here.fill(start, start + ahead(s.end, s.seq))
     if start > here.bytes:
@@ -197,9 +211,21 @@ def _take(path: Path, s: Segment) -> None:
         here.end = s.end
 
 
-def _take_timestamps(here: Direction, there: Direction | None, s: Segment) -> None:
+def _is_news(here: Direction, s: Segment, start: int) -> bool:
+    """Whether a segment, which begins at offset `start`, carries a byte or an acknowledgment that has not been seen."""
+    end = start + ahead(s.end, s.seq)
+    fills = any(start < b and a < end for a, b in here.holes)
+    return end > here.bytes or fills or bool(s.flags & ACK and here.acked is not None and ahead(s.ack, here.acked) > 0)
+
+
+def _take_timestamps(here: Direction, there: Direction | None, s: Segment, news: bool) -> None:
     if s.tsval is None:
         return
+    if here.recent is not None and news and (behind := ahead(here.recent, s.tsval)) > STALE_MS:
+        here.stale_news_max = max(here.stale_news_max, behind)
+    in_order = not there or there.acked is None or ahead(s.seq, there.acked) <= 0
+    if in_order and (here.recent is None or ahead(s.tsval, here.recent) > 0):
+        here.recent = s.tsval
     if here.tsval is None or ahead(s.tsval, here.tsval) > 0:
         here.tsval = s.tsval
     if not s.urgent:

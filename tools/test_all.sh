@@ -28,7 +28,7 @@ part() {
 }
 
 part static make -s static
-for file in tests/unit tests/sim tests/model tests/fuzz tests/net/test_*.py; do
+for file in tests/unit tests/host tests/sim tests/model tests/fuzz tests/net/test_*.py; do
 	part "$(echo "$file" | tr / -)" .venv/bin/pytest -q "$file"
 done
 part again-reconfigure .venv/bin/pytest -q tests/net/test_reconfigure.py tests/net/test_options.py tests/net/test_mobility.py

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 DEFAULT_TIMEOUT_S = 30.0
-RETRIES, RETRY_PAUSE_S = 6, 0.05  # the pause doubles, and varies by half so that contenders do not meet again
+RETRIES, RETRY_PAUSE_S = 7, 0.05  # the pause doubles, and varies by half: contenders part, a dead anchor's lease runs out
 MOST_PAUSE_S = 5.0
 RETRY_BY_ITSELF = {"locked", "busy", "stale"}
 MISFIT = "is not the right neighbour here"  # another change has come first: somebody else must lead now

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,8 +18,10 @@ from dysco_ns.ebpf.libbpf import lib
 from dysco_ns.netns import Interface
 
 CONFIG_EVENTS, CONFIG_TAG_OPTION = 1, 2
-FIRST_PORT, PORTS = 20000, 6384  # subsessions; control sessions use as many above: all below the ephemeral range
+FIRST_PORT, PORTS = 20000, 6384  # subsessions; control sessions use as many above: all below Linux's default for sockets
+MAX_INTERFACES = 8  # addresses of its own that an agent knows
 PACKET_BYTES = 320
+MAX_POLICIES = 64
 LIVE = ("session_started", "session_joined", "session_forgotten")
 ETHERTYPE = b"\x08\x00"
 
@@ -101,6 +103,8 @@ class Core:
         self._event = btf.layout("event")
         self._command = btf.layout("command")
         self.interfaces: list[Interface] = []
+        config = programs.map("config_table").get(0)  # an earlier daemon's policies stay in force
+        self._policy_slots: int = config["policy_slots"] if config else 0
 
     # ---- configuration ----
 
@@ -110,7 +114,6 @@ class Core:
         *,
         domains: list[dict[str, Any]],
         events: bool,
-        policy_slots: int,
         throttle: int | None = None,
         parking: int = 0,
         tag_option: bool = False,
@@ -128,7 +131,7 @@ class Core:
                 "throttle": 0 if throttle is None else throttle + 1,
                 "first_port": FIRST_PORT,
                 "ports": PORTS,
-                "policy_slots": policy_slots,
+                "policy_slots": self._policy_slots,
                 "interface_count": len(interfaces),
                 "domains": len(domains),
                 "domain": domains,
@@ -154,8 +157,12 @@ class Core:
         """Address of a middlebox that a type has given -> live sessions that begin here and go to it."""
         return {address_of_value(key): count for key, count in self.programs.map("member_table").items()}
 
-    def set_policy(self, slot: int, policy: dict[str, Any]) -> None:
-        self.programs.map("policy_table").put(slot, policy)
+    def put_policies(self, policies: Sequence[dict[str, Any]]) -> None:
+        """Beside those in force, whose place they take when configure() is called: all at once."""
+        first = 0 if self._policy_slots >> 16 else MAX_POLICIES
+        for slot, policy in enumerate(policies, first):
+            self.programs.map("policy_table").put(slot, policy)
+        self._policy_slots = first << 16 | len(policies)
 
     # ---- reading ----
 
@@ -212,6 +219,10 @@ class Core:
         have been silent for `beat_s` (0: does not).  False: not all yet."""
         linger, idle, beat = (int(seconds * 1e9) for seconds in (linger_s, idle_s, beat_s))
         return self.command("expire", linger_ns=linger, idle_ns=idle, beat_ns=beat) == "not"
+
+    def unpark(self, nonce: int, txid: int, side: int, gone: int) -> bool:
+        """Segments of a session leave at once again.  False: not yet, more has been told to wait than the `gone` bytes."""
+        return self.command("unpark", nonce=nonce, txid=txid, side=side, parked=gone) != "busy"
 
     def command(self, kind: str, interface: Interface | None = None, **fields: Any) -> str:
         """Runs one command in the data path.  Returns "not" (not refused) or the reason's name."""

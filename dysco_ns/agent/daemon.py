@@ -7,8 +7,9 @@ import asyncio
 import contextlib
 import json
 import signal
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from dysco_ns import netns
 from dysco_ns.agent import requests
 from dysco_ns.agent.backends import forget, open_backend
 from dysco_ns.agent.changes import Patience, change_session
-from dysco_ns.agent.core import Core, Event, Events, address_of_value, beat_txid
+from dysco_ns.agent.core import FIRST_PORT, MAX_INTERFACES, PORTS, Core, Event, Events, address_of_value, beat_txid
 from dysco_ns.agent.domains import Domains
 from dysco_ns.agent.expiry import Expiry
 from dysco_ns.agent.hops import Hops
@@ -32,6 +33,7 @@ HOPS_S = 1.0
 SWEEP_S = 10.0
 READ_S = 0.25
 CLOSE_AGAIN_S, CLOSE_UNTIL_S = 0.2, 10.0
+UNPARK_TRIES, UNPARK_PAUSE_S = 40, 0.0005
 EVENT_BACKLOG = 20000
 IDLE_S = 2 * 3600.0
 
@@ -59,14 +61,13 @@ class Daemon:
         self.namespace = netns.inode(netns.path_of())
         self.socket_path = netns.socket_path(self.namespace)
         self.core = Core(open_backend(settings.backend, self.namespace, btf, settings.poll))
-        self.interfaces = netns.interfaces()
-        self.policies = Policies(self.core, settings.names, self._configure, netns.policies_path(self.namespace))
+        self.interfaces = own_interfaces()
+        self.policies = Policies(self.core, settings.names, self.configure, netns.policies_path(self.namespace))
         self.leader = Leader(self.core, self._outcome)
         self.hops = Hops(self.core)
         self.listeners: set[asyncio.Queue[dict[str, Any]]] = set()
         self._poke = asyncio.Event()  # something may be due sooner than the timers think
         self._stopping: asyncio.Event | None = None
-        self._policy_slots = 0
         self.domains = Domains(self.core, settings.key, settings.domains)
         self.throttle = settings.throttle
         self.triggers = Triggers(self.core)
@@ -79,21 +80,20 @@ class Daemon:
 
     def attach(self) -> None:
         """Puts the data path on every interface: from here on it works without us."""
+        netns.reserve_ports(FIRST_PORT, FIRST_PORT + 2 * PORTS - 1)
         self.domains.prepare()
-        self._configure(0)
         self.policies.restore()
         for index in {i.index for i in self.interfaces}:
             self.core.programs.attach(index)
         self.hops.prepare(self.settings.names.values())
         self._take_over()
 
-    def _configure(self, policy_slots: int) -> None:
-        self._policy_slots = policy_slots
+    def configure(self) -> None:
+        """Whenever something has changed of which the core must know: a key, the throttle, listeners, policies, interfaces."""
         self.core.configure(
             self.interfaces,
             domains=self.domains.fields(),
             events=bool(self.listeners),
-            policy_slots=policy_slots,
             throttle=self.throttle,
             parking=self.parking.index,
             tag_option=self.tag_option,
@@ -101,17 +101,13 @@ class Daemon:
 
     def look_around(self) -> None:
         """Interfaces and addresses may have come or gone."""
-        now = netns.interfaces()
+        now = own_interfaces(self.interfaces)
         if now == self.interfaces:
             return
         for index in {i.index for i in now} - {i.index for i in self.interfaces}:
             self.core.programs.attach(index)
         self.interfaces = now
-        self.configure_again()
-
-    def configure_again(self) -> None:
-        """After a key, the throttle or the listeners have changed."""
-        self._configure(self._policy_slots)
+        self.configure()
 
     def _take_over(self) -> None:
         """Picks up what an earlier daemon of this namespace left in the tables."""
@@ -128,7 +124,7 @@ class Daemon:
         record = self.core.record(nonce, side)
         if record and record["flags"] & PARK:
             self.core.command("release", nonce=nonce, txid=record["txid"], flags=CONTROL_GO)
-            self.core.command("unpark", nonce=nonce, txid=record["txid"], side=side)
+            self._unpark_anyhow(nonce, record["txid"], side)
 
     async def serve(self, ready: Any = None) -> None:
         """Runs until a stop request or SIGTERM."""
@@ -203,7 +199,7 @@ class Daemon:
         if event.kind in ("trigger", "moved"):
             self._triggered(event)
         elif event.kind in ("unpark", "cancelled"):
-            self._unpark(event)
+            self.keep([asyncio.ensure_future(self._unpark(event))])
         elif event.kind == "left_chain":
             self._close_sockets(event.nonce)
         elif event.kind == "session_silent":
@@ -231,12 +227,27 @@ class Daemon:
             self._work.add(task)
             task.add_done_callback(self._work.discard)
 
-    def _unpark(self, event: Event) -> None:
-        """What waits for a session goes now: on the new path, or, if the attempt was cancelled, on the old one."""
-        self.parking.release(event.nonce)
-        if event.kind == "unpark":
-            self.core.command("unpark", nonce=event.nonce, txid=event.txid, side=event.side)
-            self.parking.release(event.nonce)  # what came meanwhile
+    async def _unpark(self, event: Event) -> None:
+        """What waits for a session goes now: on the new path, or, if the attempt was cancelled, on the old one.  The core lets
+        others pass as soon as all have gone that it has told to wait; what found no room then is not waited for."""
+        gone = self.parking.release(event.nonce)
+        if event.kind == "cancelled":
+            return
+        which = event.nonce, event.txid, event.side
+        for _ in range(UNPARK_TRIES):
+            if self.core.unpark(*which, gone):
+                return
+            if not (more := self.parking.release(event.nonce)):
+                await asyncio.sleep(UNPARK_PAUSE_S)  # it may be on its way to the queue
+            gone += more
+        self._unpark_anyhow(*which)
+
+    def _unpark_anyhow(self, nonce: int, txid: int, side: int) -> None:
+        """Whether or not all that waited is still there."""
+        while record := self.core.record(nonce, side):
+            self.parking.release(nonce)
+            if self.core.unpark(nonce, txid, side, record["parked"]):
+                return
 
     def _close_sockets(self, nonce: int) -> None:
         """Both sockets of a proxy that has left read end of file now."""
@@ -279,7 +290,7 @@ class Daemon:
     async def _stream(self, writer: asyncio.StreamWriter) -> None:
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.listeners.add(queue)
-        self.configure_again()  # the core tells everything from now on
+        self.configure()  # the core tells everything from now on
         try:
             writer.write(b'{"ok": true}\n')
             while True:
@@ -290,7 +301,18 @@ class Daemon:
                 await writer.drain()
         finally:
             self.listeners.discard(queue)
-            self.configure_again()
+            self.configure()
+
+
+def own_interfaces(before: Sequence[netns.Interface] = ()) -> list[netns.Interface]:
+    """The addresses that the agent serves: those of `before` that are there still, and others while there is room.  Which are
+    left out is said once."""
+    found = netns.interfaces()
+    kept = sorted(found, key=lambda i: i not in before)[:MAX_INTERFACES]  # stable: others in the kernel's order
+    if (left_out := [i.address for i in found if i not in kept]) and (not before or len(before) < MAX_INTERFACES):
+        print(f"{len(found)} addresses here, and an agent serves {MAX_INTERFACES}: sessions by {', '.join(left_out)} are left alone",
+              file=sys.stderr, flush=True)  # fmt: skip
+    return [i for i in found if i in kept]
 
 
 def run_here(settings: Settings, btf: Btf | None = None, ready: Any = None) -> None:

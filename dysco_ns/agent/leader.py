@@ -38,6 +38,7 @@ REASONS = {
     "stale": "another reconfiguration of the session is newer than this agent knew",
     "bad_state": "the session is not established",
     "no_room": "the agent's tables are full",
+    "forwarded": "port forwarding lies on the way: from before it only the first host behind it can be reached, as right anchor",
     "nat": "the left neighbour is behind a NAT without an agent: start it from that side",
     "parking": "an anchor has no place where segments could wait (/dev/net/tun), so no state can be migrated",
     "in_use": "a session with this five-tuple is open",
@@ -96,9 +97,12 @@ class Attempt:
 class Leader:
     """All reconfigurations under way at this agent, by session."""
 
-    def __init__(self, core: CorePort, on_outcome: Callable[[Outcome], None]) -> None:
+    def __init__(
+        self, core: CorePort, on_outcome: Callable[[Outcome], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._core = core
         self._on_outcome = on_outcome
+        self._clock = clock
         self.attempts: dict[int, Attempt] = {}
         self._forget: list[tuple[float, int, int, int]] = []
 
@@ -111,7 +115,7 @@ class Leader:
     ) -> None:
         """Requests the lock for a change (fields of struct command); `done` hears how it ended.  `migrate` is called
         when both anchors hold back new data and the old path has drained; then `migrated` must be."""
-        txid, now = self._core.new_txid(nonce), time.monotonic()
+        txid, now = self._core.new_txid(nonce), self._clock()
         attempt = Attempt(nonce, txid, now, now + FIRST_REPEAT_S, FIRST_REPEAT_S, migrate=migrate)
         if migrate:
             change = {**change, "flags": change.get("flags", 0) | CONTROL_PARK}
@@ -134,7 +138,7 @@ class Leader:
         attempt = self.attempts.get(nonce)
         if attempt and attempt.migration == "under way":
             attempt.migration, attempt.migration_us = problem or "done", took_us
-            attempt.next_at, attempt.wait, attempt.started = 0.0, RELEASE_FIRST_S, time.monotonic()
+            attempt.next_at, attempt.wait, attempt.started = 0.0, RELEASE_FIRST_S, self._clock()
 
     # ---- events of the data path ----
 

@@ -26,6 +26,7 @@ MARK_PARKED = 0x44790003
 SO_MARK = 36
 FRAME_BYTES = 1 << 16
 IP_AT, TCP_AT = 14, 34
+FIN = 1
 
 
 class Waiting:
@@ -76,14 +77,14 @@ class Parking:
         self._out.setsockopt(socket.SOL_SOCKET, SO_MARK, MARK_PARKED)
 
     def release(self, nonce: int) -> int:
-        """Sends what waits for a session, in order, until nothing is left; returns how many segments."""
+        """Sends what waits for a session, in order, until nothing is left; returns how much: bytes and FIN."""
         sent = 0
         while self.index and (frames := self._next(nonce)):
             self._out.bind((self._core.interfaces[0].name, 0))  # the core finds the true one
             for frame in frames:
                 with contextlib.suppress(OSError):  # a queue is full: TCP sends it again
                     self._out.send(frame)
-            sent += len(frames)
+            sent += sum(map(_length, frames))
         self._waiting.keep(self._lives)
         return sent
 
@@ -112,6 +113,12 @@ class Parking:
         src, dst = (socket.inet_ntoa(frame[at : at + 4]) for at in (IP_AT + 12, IP_AT + 16))
         sport, dport = struct.unpack_from("!HH", frame, TCP_AT)
         return self._core.session_of((src, sport), (dst, dport))
+
+
+def _length(frame: bytes) -> int:
+    """Of sequence space."""
+    total, offset, flags = struct.unpack_from("!H", frame, IP_AT + 2)[0], frame[TCP_AT + 12] >> 4, frame[TCP_AT + 13]
+    return int(total) - (TCP_AT - IP_AT) - 4 * offset + (flags & FIN)
 
 
 def _has_ipv6() -> bool:

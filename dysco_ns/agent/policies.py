@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from dysco_ns.agent.core import MAX_POLICIES
 from dysco_ns.agent.filters import BadFilter, compile_filter
 from dysco_ns.agent.types import BadType, Types, TypeTable
 
-MAX_POLICIES = 64
 MAX_MIDDLEBOXES = 8
 ON_NO_AGENT = ("fail", "bypass")
 
@@ -23,7 +23,7 @@ class BadPolicy(Exception):
 
 
 class PolicyTable(TypeTable, Protocol):
-    def set_policy(self, slot: int, policy: dict[str, Any]) -> None: ...
+    def put_policies(self, policies: Sequence[dict[str, Any]]) -> None: ...
 
 
 @dataclass
@@ -53,7 +53,7 @@ def resolve(host: str, names: Mapping[str, str]) -> str:
 class Policies:
     """Kept here in order, and in the core's table; existing sessions keep their chain."""
 
-    def __init__(self, table: PolicyTable, names: Mapping[str, str], on_change: Any, path: Path) -> None:
+    def __init__(self, table: PolicyTable, names: Mapping[str, str], on_change: Callable[[], None], path: Path) -> None:
         self._table, self._names, self._on_change, self._path = table, names, on_change, path
         self.policies: list[Policy] = []
         self.types = Types(table)
@@ -86,9 +86,7 @@ class Policies:
     def restore(self) -> None:
         """Puts into force what an earlier daemon of this namespace has kept."""
         kept = self.restore_types()
-        if not kept:
-            return
-        self.policies = [replace(self.make(request), id=request["id"]) for request in kept["policies"]]
+        self.policies = [replace(self.make(request), id=request["id"]) for request in kept.get("policies", ())]
         self._next_id = 1 + max((p.id for p in self.policies), default=0)
         self._write()
 
@@ -136,41 +134,33 @@ class Policies:
             raise BadPolicy(f"{count} policies: {MAX_POLICIES} are the limit at one agent")
 
     def _write(self) -> None:
-        for slot in range(MAX_POLICIES):
-            if slot < len(self.policies):
-                p = self.policies[slot]
-                chain = p.chain + [p.ends_at] * bool(p.ends_at)
-                slots = [self.types.slot(host) for host in chain]
-                self._table.set_policy(
-                    slot,
-                    {
-                        "id": p.id,
-                        "insns": len(p.insns),
-                        "chain_length": len(chain),
-                        "on_no_agent": ON_NO_AGENT.index(p.on_no_agent),
-                        "ends": int(bool(p.ends_at)),
-                        "chain": ["0.0.0.0" if s is not None else h for s, h in zip(slots, chain, strict=True)],
-                        "type": bytes(0 if s is None else s + 1 for s in slots),
-                        "filter": p.insns,
-                    },
-                )
-            elif slot < self._written:
-                self._table.set_policy(slot, {})
-        self._written = len(self.policies)
-        self._on_change(len(self.policies))
+        self._table.put_policies([self._fields(p) for p in self.policies])
+        self._on_change()
         self._keep()
+
+    def _fields(self, p: Policy) -> dict[str, Any]:
+        chain = p.chain + [p.ends_at] * bool(p.ends_at)
+        slots = [self.types.slot(host) for host in chain]
+        return {
+            "id": p.id,
+            "insns": len(p.insns),
+            "chain_length": len(chain),
+            "on_no_agent": ON_NO_AGENT.index(p.on_no_agent),
+            "ends": int(bool(p.ends_at)),
+            "chain": ["0.0.0.0" if s is not None else h for s, h in zip(slots, chain, strict=True)],
+            "type": bytes(0 if s is None else s + 1 for s in slots),
+            "filter": p.insns,
+        }
 
     def _keep(self) -> None:
         kept = {"types": [asdict(t) for t in self.types.all], "policies": [p.as_json() for p in self.policies]}
         self._path.write_text(json.dumps(kept))
 
-    _written = 0
-
 
 class _NoTable:
     """For policies that are only checked and kept."""
 
-    def set_policy(self, slot: int, policy: dict[str, Any]) -> None: ...
+    def put_policies(self, policies: Sequence[dict[str, Any]]) -> None: ...
 
     def set_type(self, slot: int, fields: dict[str, Any]) -> None: ...
 
@@ -180,6 +170,6 @@ class _NoTable:
 
 def preload(path: Path, requests: Sequence[Mapping[str, Any]]) -> None:
     """Makes these the policies with which the next daemon starts, or none if one is wrong; types that were kept stay."""
-    policies = Policies(_NoTable(), {}, lambda count: None, path)
+    policies = Policies(_NoTable(), {}, lambda: None, path)
     policies.restore_types()
     policies.apply(requests)

@@ -123,7 +123,7 @@ async def _key_set(daemon: Daemon, request: Json) -> Json:
     """Makes a key valid under a number; with `use`, also signs with it."""
     use = bool(request.get("use"))
     signing = daemon.domains.set_key(request.get("domain"), int(request["number"]), Path(request["file"]), use)
-    daemon.configure_again()
+    daemon.configure()
     return {"signing": signing}
 
 
@@ -167,7 +167,7 @@ async def _tune(daemon: Daemon, request: Json) -> Json:
         daemon.throttle = None if throttle is None else int(throttle)
     if "tag" in request:
         daemon.tag_option = tag == "option"
-    daemon.configure_again()
+    daemon.configure()
     return {}
 
 

@@ -120,12 +120,6 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 	if (r->flags & RECONFIG_CANCEL && c->kind != COMMAND_CANCEL)
 		return REFUSED_BAD_STATE;
 	s->lock_until_ns = port_now() + LOCK_LEASE_NS;
-	if (c->kind == COMMAND_REPEAT && r->phase == PHASE_HANDSHAKE) {
-		u32 hop = new_path_syn(p, nonce);
-		if (hop)
-			port_send_copy(p, hop);
-		return hop ? REFUSED_NOT : REFUSED_NO_ROUTE;
-	}
 	u32 type = MESSAGE_REQUEST_LOCK, flags = 0, beta = 0;
 	if (c->kind == COMMAND_CANCEL) {
 		port_lock(r);
@@ -153,11 +147,16 @@ INLINE u32 command_leader(struct packet *p, struct scratch *x, struct config *co
 			tell(EVENT_DRAINED, nonce, r->txid, 0, SIDE_RIGHT);
 		if (go)
 			tell(EVENT_UNPARK, nonce, r->txid, 0, SIDE_RIGHT);
-		new_path_assert(p, x, r, out);
+		new_path_assert(p, x, r);
 		type = MESSAGE_RELEASE;
 		beta = r->beta_out;
 		flags = CONTROL_BETA | (r->flags & RECONFIG_BETA_IN ? CONTROL_BETA_KNOWN : 0) |
 			(r->flags & RECONFIG_DRAINED ? CONTROL_DRAINED : 0) | (r->flags & RECONFIG_GO ? CONTROL_GO : 0);
+	} else if (r->phase == PHASE_HANDSHAKE) { /* the request goes along: a lock between the anchors is a lease */
+		u32 hop = new_path_syn(p, nonce);
+		if (!hop)
+			return REFUSED_NO_ROUTE;
+		port_send_copy(p, hop);
 	} else if (r->phase != PHASE_LOCKING) {
 		return REFUSED_BAD_STATE;
 	}
@@ -185,6 +184,10 @@ INLINE u32 command_forget_attempt(struct packet *p, const struct command *c)
 		struct entry *out = port_egress(&r->out_key), *in = port_ingress(&new_in);
 		if (out && !seq_after(out->seen.seq_high, r->ack_delivered))
 			r->flags |= RECONFIG_EDGE; /* nothing is under way that a smaller window could strand */
+		if ((r->flags & (RECONFIG_CLOCKS | RECONFIG_TS_OFFSET)) == RECONFIG_CLOCKS) { /* of a clock that has not been heard */
+			r->ts_offset = r->ts_delivered - r->ts_in0; /* it never shows less */
+			r->flags |= RECONFIG_TS_OFFSET;
+		}
 		settle(r, out, in, nonce, c->side & 1, 1);
 		return r->phase == PHASE_DONE ? REFUSED_NOT : REFUSED_BUSY;
 	}
@@ -204,7 +207,7 @@ INLINE u32 command_forget_attempt(struct packet *p, const struct command *c)
 	return REFUSED_NOT;
 }
 
-/* What had to wait has gone: from here on segments leave at once. */
+/* What had to wait has gone: from here on segments leave at once.  Not yet if another came meanwhile: it would be overtaken. */
 INLINE u32 command_unpark(const struct command *c)
 {
 	u64 nonce = c->nonce;
@@ -215,8 +218,11 @@ INLINE u32 command_unpark(const struct command *c)
 		return REFUSED_NO_SESSION;
 	struct five_tuple new_in = r->new_in;
 	port_lock(r);
-	r->flags &= ~(u32)RECONFIG_PARK;
+	u32 waits = r->parked != c->parked;
+	r->flags &= waits ? ~0u : ~(u32)RECONFIG_PARK;
 	port_unlock(r);
+	if (waits)
+		return REFUSED_BUSY;
 	settle(r, port_egress(&r->out_key), port_ingress(&new_in), nonce, c->side & 1, 0);
 	return REFUSED_NOT;
 }
@@ -297,6 +303,8 @@ INLINE u32 command_trigger(struct packet *p, struct scratch *x, struct config *c
 		return REFUSED_NO_SESSION;
 	if (s->flags & SESSION_NAT)
 		return REFUSED_NAT; /* our message would be the first of its five-tuple */
+	if (s->flags & SESSION_FORWARDED)
+		return REFUSED_FORWARDED; /* it would not come from the address by which we are known there */
 	struct control_message *m = control_message(x);
 	struct five_tuple leftward = reversed(&s->left_sub);
 	__builtin_memset(m, 0, sizeof(*m));

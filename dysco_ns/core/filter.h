@@ -125,19 +125,19 @@ NOINLINE int filter_match(struct policy *policy)
 
 /* A search for the first policy that matches. */
 struct policy_search {
-	u32 slots, found;
+	u32 first, end, found;  /* slots; found: counted from 1 */
 };
 
 static long policy_try(u32 i, void *context)
 {
 	struct policy_search *search = context;
-	struct policy *policy = i < search->slots ? port_policy(i) : 0;
+	struct policy *policy = search->first + i < search->end ? port_policy(search->first + i) : 0;
 
 	if (!policy)
 		return 1;
 	if (!policy->id || !filter_match(policy))
 		return 0;
-	search->found = i + 1;
+	search->found = search->first + i + 1;
 	return 1;
 }
 
@@ -145,16 +145,16 @@ static long policy_try(u32 i, void *context)
 INLINE struct policy *policy_match(struct packet *p, struct config *config)
 {
 	struct scratch *x = port_scratch();
-	u32 length = port_length(p);
+	u32 length = port_length(p), slots = config->policy_slots, first = slots >> 16;
 
-	if (!x || !config->policy_slots)
+	if (!x || !slots)
 		return 0;
 	length = length > FILTER_VIEW ? FILTER_VIEW : length;
 	KEEP(length);
 	if (length < AT_OPTIONS || length > FILTER_VIEW || port_load(p, 0, x->view, length))
 		return 0;
 	x->view_length = length;
-	struct policy_search search = { config->policy_slots, 0 };
+	struct policy_search search = { first, first + (slots & 0xffff), 0 };
 	port_loop(MAX_POLICIES, policy_try, &search);
 	return search.found ? port_policy(search.found - 1) : 0;
 }

@@ -21,9 +21,12 @@ INLINE struct session *beyond(struct session *s, u64 *nonce)
 	return port_session(nonce);
 }
 
-INLINE int at_right_anchor(const struct config *config, const struct control_message *m)
+/* Behind port forwarding a host is known by the NAT's address, and by that alone can a new path reach it. */
+INLINE int at_right_anchor(const struct config *config, const struct control_message *m, const struct session *s)
 {
-	return !(m->flags & CONTROL_RIGHT_OF) && is_own(config, m->right_anchor);
+	if (m->flags & CONTROL_RIGHT_OF)
+		return 0;
+	return s->flags & SESSION_FORWARDED ? m->right_anchor == s->outside : is_own(config, m->right_anchor);
 }
 
 /* "The agent right of me": the last middlebox that is to leave writes its neighbour's address there. */
@@ -232,7 +235,7 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_NO_SESSION);
 	if (is_own(config, m->left_anchor)) /* it has come back to where it began: this host is on the chain twice */
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_NO_RIGHT_ANCHOR);
-	if (at_right_anchor(config, m)) {
+	if (at_right_anchor(config, m, s)) {
 		u32 refusal = lock_at_right_anchor(x, s, nonce, txid);
 		m->handle = refusal == REFUSED_STALE ? be32_of(s->newest) : nonce;
 		struct five_tuple out_key = reversed(&s->left_tuple);
@@ -248,6 +251,8 @@ INLINE int lock_requested(struct packet *p, struct scratch *x, struct config *co
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_STALE);
 	}
 	transaction_note(s, txid);
+	if (s->flags & SESSION_FORWARDED)
+		return control_answer(p, x, key, MESSAGE_NACK_LOCK, REFUSED_FORWARDED);
 	if (!next)
 		return control_answer(p, x, key, MESSAGE_NACK_LOCK,
 				      is_own(config, m->right_anchor) ? REFUSED_NOT_SPLICED : REFUSED_NO_RIGHT_ANCHOR);

@@ -15,7 +15,7 @@
 #include "setup.h"
 #include "twopaths.h"
 
-enum { HANDSHAKE_WINDOW = 65535 };
+enum { HANDSHAKE_WINDOW = WINDOW_OPEN };
 
 /* What the session offered in the direction in which this anchor now sends. */
 INLINE const struct offer *own_offer(const struct session *s, u32 side)
@@ -37,15 +37,6 @@ INLINE void new_path_offer(struct reconfig *r, const struct entry *out)
 	r->ts_held = out->seen.tsval;
 }
 
-/* The window of a new path's last handshake segments.  What the host offers is told on the old path as long as nothing has
- * come on the new one, so a firewall there must not be told less than that may be by then. */
-INLINE u32 handshake_window(const struct entry *out, const struct reconfig *r)
-{
-	u32 now = seen_window(&out->seen, r->own_scale);
-
-	return out->seen.widest > now ? out->seen.widest : now;
-}
-
 /* Whether the handshake is over as far as these two entries have seen: without numbers there is nothing to begin from. */
 INLINE int both_ways_seen(const struct entry *out, const struct entry *in)
 {
@@ -62,10 +53,10 @@ INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, 
 	r->ts_old_seen = in->seen.tsval;
 	r->old_rcvd_acked = out->seen.ack;
 	r->old_sent_acked = seq_min(in->seen.ack, out->seen.seq_high); /* nobody can have acknowledged what was not sent */
-	r->old_window = seen_window(&in->seen, r->known_scale);
+	r->flags |= s->new_path.txid ? RECONFIG_BROUGHT_IN : 0;
+	r->old_window = promises(r, in->seen.window) ? seen_window(&in->seen, r->known_scale) : 0;
 	r->expected = out->seen.ack;
 	r->ack_delivered = r->old_sent_acked;
-	r->window_delivered = r->old_window;
 	r->edge_delivered = r->old_sent_acked + (r->old_window << (r->known_scale & 15));
 	r->edge_offered = out->seen.ack + (seen_window(&out->seen, r->own_scale) << (r->own_scale & 15));
 	r->old_rcvd = believed(r, in->seen.seq_high);
@@ -137,9 +128,9 @@ INLINE void new_path_reset(struct packet *p, struct scratch *x, const struct rec
 }
 
 /* Left anchor: the handshake's last segment. */
-INLINE int new_path_ack(struct packet *p, struct scratch *x, const struct reconfig *r, const struct entry *out)
+INLINE int new_path_ack(struct packet *p, struct scratch *x, const struct reconfig *r)
 {
-	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, handshake_window(out, r) };
+	struct frame_header f = { r->new_out.to, r->isn_out + 1, r->isn_in + 1, TCP_ACK, HANDSHAKE_WINDOW };
 
 	frame_start(x, &f);
 	if (r->flags & RECONFIG_TIMESTAMPS)
@@ -148,10 +139,11 @@ INLINE int new_path_ack(struct packet *p, struct scratch *x, const struct reconf
 }
 
 /* Left anchor: it may have got lost, and a firewall on the way does not know our window's scale.  Release makes the other anchor
- * ready all the same, so until that is answered this is said again. */
-INLINE void new_path_assert(struct packet *p, struct scratch *x, const struct reconfig *r, const struct entry *out)
+ * ready all the same, so this is said again until that is answered, or bytes have come or been echoed by the new path as only
+ * an anchor does that is ready: one that has settled would pass the window on, and an old timestamp. */
+INLINE void new_path_assert(struct packet *p, struct scratch *x, const struct reconfig *r)
 {
-	if (!r->heard_ns && !new_path_ack(p, x, r, out))
+	if (!r->heard_ns && !(r->flags & (RECONFIG_FIRST_NEW | RECONFIG_BETA_OUT)) && !new_path_ack(p, x, r))
 		port_send_copy(p, r->new_next_hop);
 }
 
@@ -265,7 +257,6 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 	port_send_copy(p, r->new_next_hop);
 	f.seq = r->isn_out + 1;
 	f.flags = TCP_ACK;
-	f.window = handshake_window(out, r);
 	frame_start(x, &f);
 	if (r->flags & RECONFIG_TIMESTAMPS)
 		frame_timestamp(x, r->ts_out0, r->ts_in0);
@@ -292,7 +283,7 @@ INLINE int new_path_confirm(struct packet *p, struct scratch *x, struct reconfig
 	port_unlock(r);
 	if (cancelled)
 		return VERDICT_DROP;
-	return new_path_ack(p, x, r, out) ? VERDICT_DROP : port_redirect(p, r->new_next_hop);
+	return new_path_ack(p, x, r) ? VERDICT_DROP : port_redirect(p, r->new_next_hop);
 }
 
 #endif

@@ -70,6 +70,7 @@ enum refusal {
 	REFUSED_PARKING,        /* this anchor has no place where segments could wait */
 	REFUSED_NAT,            /* the left neighbour is behind a NAT that lets nothing in */
 	REFUSED_STALE,          /* the transaction is none that is new here; the answer says what the newest is */
+	REFUSED_FORWARDED,      /* a NAT that forwards ports lies before this host: a new path past it has no way in */
 	REFUSALS
 };
 

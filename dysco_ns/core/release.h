@@ -166,7 +166,7 @@ INLINE int release_arrived(struct packet *p, struct scratch *x, struct config *c
 		return VERDICT_DROP;
 	}
 	m->header.nonce = m->handle; /* of the answer */
-	if (at_right_anchor(config, m))
+	if (at_right_anchor(config, m, s))
 		return release_at_right_anchor(p, x, s, nonce, key);
 	if (s->left_txid && s->left_txid == be32_of(m->txid)) { /* we were told "over", and are on another path by now */
 		m->flags = CONTROL_BETA_KNOWN | CONTROL_DRAINED | CONTROL_OVER;
@@ -263,7 +263,7 @@ INLINE int cancel_arrived(struct packet *p, struct scratch *x, struct config *co
 		return VERDICT_DROP;
 	}
 	m->header.nonce = m->handle; /* of the answer */
-	if (!at_right_anchor(config, m))
+	if (!at_right_anchor(config, m, s))
 		return passes_rightward(p, x, config, s, nonce);
 	struct reconfig_key record = { nonce, SIDE_LEFT, 0 };
 	struct reconfig *r = port_reconfig(&record);

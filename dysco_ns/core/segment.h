@@ -284,7 +284,8 @@ INLINE void see_tsval(struct seen *seen, u32 tsval)
 }
 
 /* While both paths of a reconfiguration live windows are told by the old one, and a sender may use what it allows before a
- * firewall on the new path has heard of it.  So there the field says this: wide open for firewalls, nothing to agents. */
+ * firewall on the new path has heard of it.  So there the field says this: wide open for firewalls, nothing to agents.  Sessions
+ * without a window scale, where a host may mean it, say so in the new path's handshake only. */
 enum { WINDOW_OPEN = 65535 };
 
 /* Raises what an entry has seen by this segment, in the local session's sequence space. */
@@ -299,8 +300,6 @@ INLINE void see(struct seen *seen, u32 seq_end, u32 length, u32 flags, u32 ack, 
 		if (window == WINDOW_OPEN && seen->has & SEEN_ACK)
 			return; /* on a new path: the window that was known goes on */
 		seen->window = (u16)window;
-		if (!(flags & TCP_SYN) && seen->widest < window)
-			seen->widest = (u16)window;
 		seen->has = (seen->has & ~(u32)SEEN_UNSCALED) | SEEN_ACK | (flags & TCP_SYN ? SEEN_UNSCALED : 0);
 	}
 }

@@ -385,6 +385,7 @@ INLINE int session_join_left(struct scratch *x, struct config *config, u64 nonce
 	else if (x->lists.ends)
 		s->flags = SESSION_ENDS;
 	s->flags |= nat | s->new_path.fins;
+	s->outside = nat & SESSION_FORWARDED ? sent.dst : 0;
 	struct entry *taken = port_egress(&back);
 	if (taken) {
 		enum contest contest = five_tuple_contest(taken, nonce);
@@ -427,11 +428,11 @@ INLINE int another_path(const struct scratch *x, const struct session *s)
 	return path->txid && !transaction_known(s, path->txid) && s->flags & (SESSION_LEFT_CHAIN | SESSION_RST);
 }
 
-/* A SYN for an entry that is there: another one's, by ports that are used again, or one whose sender has had the answer.  Only
- * the left anchor of a new path asks once more after that, until the new path is ready. */
+/* A SYN for an entry that is there: another one's, by ports that are used again, one of a session that has ended, or one whose
+ * sender has had the answer.  Only the left anchor of a new path asks once more after that, until the new path is ready. */
 INLINE int syn_replayed(const struct scratch *x, const struct session *s, const struct entry *e)
 {
-	if (s->offer[RIGHTWARD].isn != x->segment.seq)
+	if (s->offer[RIGHTWARD].isn != x->segment.seq || s->over_ns)
 		return 1;
 	return e->seen.has & SEEN_ACK && (!s->new_path.txid || s->done_txid[SIDE_RIGHT]);
 }
@@ -447,12 +448,14 @@ INLINE int setup_arrived(struct packet *p, struct scratch *x, struct config *con
 	struct session *s = e ? port_session(&old) : 0;
 	u32 left_txid = 0;
 	if (e && (old != nonce || !s || another_path(x, s))) {
-		if (s && !s->over_ns) {
+		u32 grave = old != nonce && e->flags & ENTRY_TOMBSTONE; /* its session has another path by now, or none here */
+		if (s && !s->over_ns && !grave) {
 			port_count(COUNT_DROP_COLLISION);
 			return old == nonce ? VERDICT_DROP : session_challenge(p, old);
 		}
 		left_txid = s && old == nonce ? txid_of_leaving(s) : 0;
-		session_forget(s, old);
+		if (!grave)
+			session_forget(s, old);
 		ingress_forget(key, old);
 		if (port_ingress(key))
 			return VERDICT_DROP;

@@ -78,7 +78,8 @@ INLINE void timestamps_in_new(struct reconfig *r, const struct segment *s, u32 *
 		r->beta_in = s->tsval - r->ts_in0;
 		r->flags |= RECONFIG_BETA_IN;
 	}
-	if (!(r->flags & RECONFIG_BETA_IN) || s->tsval == ts_held_in(r)) {
+	/* what is held says nothing of the time, nor does the handshake's, once more (new_path_assert) */
+	if (!(r->flags & RECONFIG_BETA_IN) || s->tsval == ts_held_in(r) || s->tsval == r->ts_in0) {
 		*tsval = r->ts_delivered;
 		return;
 	}

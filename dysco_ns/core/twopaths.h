@@ -31,7 +31,13 @@ struct out_plan {
 };
 
 INLINE int peer_scales(const struct reconfig *r) { return (s32)r->known_scale + r->in_window_shift > 0; }
-INLINE int says_nothing(const struct reconfig *r, const struct segment *s) { return peer_scales(r) && s->window == WINDOW_OPEN; }
+
+/* Whether a window on the old path is one: not if it was said to firewalls there when it was a new one itself. */
+INLINE int promises(const struct reconfig *r, u32 window) { return !(r->flags & RECONFIG_BROUGHT_IN && window == WINDOW_OPEN); }
+INLINE int says_nothing(const struct reconfig *r, const struct segment *s)
+{
+	return (peer_scales(r) && s->window == WINDOW_OPEN) || !promises(r, s->window);
+}
 
 enum { OVERSHOOT = 1 << 20 }; /* windows keep their right edge when a proxy leaves, so a sender may be that far ahead */
 
@@ -216,6 +222,7 @@ INLINE void plan_out(struct out_plan *plan, struct reconfig *r, const struct seg
 	plan->tell_beta = bytes_on_new && !(r->flags & (RECONFIG_TIMESTAMPS | RECONFIG_BETA_OUT | RECONFIG_PARK));
 	if (r->flags & RECONFIG_PARK && !plan->was_parked) { /* nothing but the handshake has gone on the new path: it can be cancelled */
 		plan->park = bytes_on_new;
+		r->parked += bytes_on_new && !plan->old_bytes ? s->length : 0; /* what straddles is dropped */
 		plan->new = 0;
 	}
 	if (plan->old && s->flags & TCP_ACK)
@@ -269,11 +276,10 @@ INLINE void ack_deliver(struct in_plan *plan, struct reconfig *r)
 {
 	if (seq_before(plan->ack, r->ack_delivered)) {
 		plan->ack = r->ack_delivered;
-		plan->window = r->window_delivered;
+		plan->window = 0; /* window_keep() has the edge that was delivered */
 	} else {
 		plan->news = seq_after(plan->ack, r->ack_delivered);
 		r->ack_delivered = plan->ack;
-		r->window_delivered = plan->window;
 	}
 	window_keep(plan, r);
 }
@@ -307,9 +313,12 @@ INLINE void plan_in_old(struct in_plan *plan, struct reconfig *r, const struct s
 	plan->answer_ack = r->old_rcvd_acked;
 	plan->drop = plan->answer || r->phase >= PHASE_SETTLING;
 	if (s->flags & TCP_ACK && !plan->drop) { /* what is dropped tells the stack nothing */
+		u32 open = !promises(r, s->window) && !seq_before(plan->ack, r->ack_delivered);
 		r->old_sent_acked = seq_max(r->old_sent_acked, plan->ack);
-		r->old_window = plan->window;
+		plan->window = open ? 0 : plan->window;
+		r->old_window = open ? r->old_window : plan->window;
 		ack_deliver(plan, r);
+		plan->window = open ? WINDOW_OPEN : plan->window; /* for who is to read it */
 	}
 	timestamps_in_old(r, s, &plan->tsval);
 	bare_ack_place(plan, r, s);
@@ -338,12 +347,10 @@ INLINE u32 window_base(const struct reconfig *r, const struct segment *s)
 	return s->ack == r->isn_out + 1 && unaware ? s->ack : s->ack + r->beta_out;
 }
 
-/* A handshake's acknowledgment that is repeated: its window is for firewalls (handshake_window). */
+/* A handshake's acknowledgment that is repeated: its window is for firewalls. */
 INLINE int of_handshake(const struct reconfig *r, const struct segment *s)
 {
-	if (s->ack != r->isn_out + 1 || s->seq != r->isn_in + 1 || s->length)
-		return 0;
-	return r->flags & RECONFIG_TIMESTAMPS ? s->tsval == r->ts_in0 : !(r->flags & RECONFIG_DRAINED);
+	return s->ack == r->isn_out + 1 && s->seq == r->isn_in + 1 && !s->length && s->window == WINDOW_OPEN;
 }
 
 INLINE void plan_in_new_ack(struct in_plan *plan, struct reconfig *r, const struct segment *s, u32 scale)
@@ -361,7 +368,7 @@ INLINE void plan_in_new_ack(struct in_plan *plan, struct reconfig *r, const stru
 		shown = ack;
 	}
 	if (of_handshake(r, s) || says_nothing(r, s))
-		plan->window = 0; /* window_keep() has the edge that was delivered */
+		plan->window = 0;
 	plan->ack = shown;
 	plan->window = window_shown(plan->window, scale, window_base(r, s), shown);
 }
@@ -407,7 +414,7 @@ INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct s
 		plan_in_new_ack(plan, r, s, r->known_scale);
 		if (says_nothing(r, s))
 			r->flags &= ~(u32)RECONFIG_EDGE; /* more of these may be under way: entries would pass them on */
-		else if (!peer_scales(r) || !of_handshake(r, s))
+		else if (!of_handshake(r, s))
 			window_judge(plan, r);
 		ack_deliver(plan, r);
 	}

@@ -47,6 +47,7 @@ enum {
 	LAYOUT_VERSION = 1,     /* of pinned maps */
 	MAX_MIDDLEBOXES = 8,
 	MAX_POLICIES = 64,
+	POLICY_SLOTS = 2 * MAX_POLICIES, /* those in force, and a batch that takes their place */
 	MAX_FILTER = 64,        /* classic BPF instructions of one policy */
 	MAX_INTERFACES = 8,
 	MAX_DOMAINS = 4,
@@ -88,7 +89,7 @@ struct seen {
 	u32 ack;                /* highest acknowledgment number */
 	u32 tsval;              /* highest timestamp: segments that two CPUs pass at once come in any order */
 	u16 window;             /* the header's field, unscaled */
-	u16 widest;             /* of these so far */
+	u16 spare;
 	u32 has;                /* enum seen_has: numbers start anywhere, so zero does not mean none */
 };
 enum seen_has { SEEN_SEQ = 1, SEEN_ACK = 2, SEEN_TSVAL = 4, SEEN_UNSCALED = 8 }; /* the window is a SYN-ACK's */
@@ -178,6 +179,7 @@ struct session {
 	be32 picked[MAX_MIDDLEBOXES];   /* those that were chosen among a type's, counted as long as the session lives */
 	u32 picks;
 	be32 home;                      /* an end host that moves: where new paths begin or end; 0: as it is */
+	be32 outside;                   /* SESSION_FORWARDED: the address that the left side knows this host by */
 	struct new_path new_path;       /* of a middlebox that a reconfiguration has brought in */
 	/* the lock of the subsession to the right, paper III-B */
 	u32 lock;                       /* enum lock_state */
@@ -235,6 +237,7 @@ enum reconfig_flag {
 	RECONFIG_CANCEL = 1048576,  /* left anchor: given up, whatever comes still; the right one may have forgotten already */
 	RECONFIG_TS_LEVEL = 131072, /* the new path's timestamps have caught up with the old one's: none need raising any more */
 	RECONFIG_SYN_ACK = 8192,    /* left anchor: the new path's SYN-ACK has come */
+	RECONFIG_BROUGHT_IN = 2097152, /* the session has come here by a new path, whose anchors may still write WINDOW_OPEN */
 };
 
 struct reconfig_key {
@@ -283,13 +286,15 @@ struct reconfig {
 	u32 ts_old_seen;        /* last TSval that came on the old path, untranslated */
 	u32 old_window;         /* last window field delivered from the old path */
 	u32 edge_offered;       /* the furthest right edge of a window that the local side has offered */
-	u32 ack_delivered, window_delivered;    /* the furthest acknowledgment delivered from either path */
+	u32 ack_delivered;      /* the furthest acknowledgment delivered from either path */
 	u32 expected;           /* highest acknowledgment that the local side has sent: what it expects next */
 	u32 edge_delivered;     /* the furthest right edge of a window delivered: it never moves back */
 	u32 chain_length;
 	be32 chain[MAX_MIDDLEBOXES];    /* middleboxes of the new path */
 	u64 lock_ns, ready_ns, first_byte_ns, drained_ns;
 	u64 heard_ns;           /* left anchor: the last answer to a release */
+	u32 parked;             /* what was told to wait, RECONFIG_PARK: bytes and FIN, however they are cut into segments */
+	u32 spare;
 };
 
 /* ---- what the daemon asks of the core: command.h ---- */
@@ -301,7 +306,7 @@ enum command_kind {
 	COMMAND_REPEAT,         /* send again what has not been answered */
 	COMMAND_RELEASE,        /* with CONTROL_GO: what is parked may go */
 	COMMAND_CANCEL,
-	COMMAND_UNPARK,         /* nothing is parked any more: segments leave at once again */
+	COMMAND_UNPARK,         /* segments leave at once again, if none but those `parked` have been told to wait */
 	COMMAND_NEXT,           /* a local program opens a session, `tuple`: its SYN takes `chain` */
 	COMMAND_SPLICE,         /* join `nonce` (its last agent here) and `peer` (its first agent here) */
 	COMMAND_TRIGGER,        /* ask the left neighbour to remove this middlebox, or (without CONTROL_RIGHT_OF) for a new path
@@ -325,7 +330,7 @@ struct command {
 	be32 chain[MAX_MIDDLEBOXES];
 	u32 side;
 	u32 ifindex;            /* CLOSE: where the segment arrives */
-	u32 spare;
+	u32 parked;             /* UNPARK: bytes and FIN that have waited and are gone */
 	struct five_tuple tuple;
 	u32 spare2;
 	u64 linger_ns, idle_ns; /* EXPIRE; idle_ns 0: do not look for silent sessions */
@@ -357,7 +362,7 @@ struct config {
 	u32 parking;            /* interface whose queue the daemon reads: where segments wait; 0: none */
 	u32 throttle;           /* most bytes of window offered during a reconfiguration, plus one; 0: no limit */
 	u32 first_port, ports;  /* range of subsession source ports; control ports lie above, as many */
-	u32 policy_slots;       /* slots in use, from the first */
+	u32 policy_slots;       /* in force: how many, and << 16 the first; one number, so that a batch takes force at once */
 	u32 interface_count;
 	u32 domains;
 	struct domain domain[MAX_DOMAINS];

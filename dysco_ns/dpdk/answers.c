@@ -34,7 +34,7 @@ static const struct named tables[] = {
 	ROW("next_hop_table", hop, struct next_hop, MAX_NEXT_HOPS),
 	ROW("next_hop_count", hops, u32, 1),
 	ROW("config_table", config, struct config, 1),
-	ROW("policy_table", policy, struct policy, MAX_POLICIES),
+	ROW("policy_table", policy, struct policy, POLICY_SLOTS),
 	ROW("key_table", key, struct hmac_key, MAX_DOMAINS * MAX_KEYS),
 	ROW("type_table", type, struct middlebox_type, MAX_TYPES),
 	ROW("counter_table", counter, u64, COUNTERS),

@@ -73,7 +73,7 @@ INLINE void port_add(u64 *at, u64 n) { *at += n; }
 
 INLINE struct config *port_config(void) { return &here->config; }
 INLINE struct scratch *port_scratch(void) { return &here->scratch; }
-INLINE struct policy *port_policy(u32 i) { return i < MAX_POLICIES ? &here->policy[i] : 0; }
+INLINE struct policy *port_policy(u32 i) { return i < POLICY_SLOTS ? &here->policy[i] : 0; }
 INLINE struct middlebox_type *port_type(u32 i) { return i < MAX_TYPES ? &here->type[i] : 0; }
 INLINE struct hmac_key *port_key(u32 i) { return i < MAX_DOMAINS * MAX_KEYS ? &here->key[i] : 0; }
 INLINE struct next_hop *port_next_hop_at(u32 i) { return i < MAX_NEXT_HOPS ? &here->hop[i] : 0; }

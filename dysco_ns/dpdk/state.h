@@ -56,7 +56,7 @@ struct agent {
 	struct config config;
 	struct sessions sessions;
 	u32 each;               /* where the walk over all sessions goes on; 0: it is over */
-	struct policy policy[MAX_POLICIES];
+	struct policy policy[POLICY_SLOTS];
 	struct hmac_key key[MAX_DOMAINS * MAX_KEYS];
 	struct middlebox_type type[MAX_TYPES];
 	u64 tagged[MAX_TAGS];   /* nonces of SYNs that are inside this host, by their tags */

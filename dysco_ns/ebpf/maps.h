@@ -38,7 +38,7 @@ TABLE(next_hop_table, BPF_MAP_TYPE_ARRAY, MAX_NEXT_HOPS, u32, struct next_hop);
 TABLE(next_hop_count, BPF_MAP_TYPE_ARRAY, 1, u32, u32);
 /* written by the daemon */
 TABLE(config_table, BPF_MAP_TYPE_ARRAY, 1, u32, struct config);
-TABLE(policy_table, BPF_MAP_TYPE_ARRAY, MAX_POLICIES, u32, struct policy);
+TABLE(policy_table, BPF_MAP_TYPE_ARRAY, POLICY_SLOTS, u32, struct policy);
 TABLE(key_table, BPF_MAP_TYPE_ARRAY, MAX_DOMAINS * MAX_KEYS, u32, struct hmac_key);
 TABLE(type_table, BPF_MAP_TYPE_ARRAY, MAX_TYPES, u32, struct middlebox_type);
 /* address of a middlebox that a type has given -> live sessions that begin here and go to it; written by core */

@@ -55,7 +55,7 @@ void agent_free(struct agent *a)
 }
 
 struct config *agent_config(struct agent *a) { return &a->config; }
-struct policy *agent_policy(struct agent *a, u32 slot) { return &a->policy[slot % MAX_POLICIES]; }
+struct policy *agent_policy(struct agent *a, u32 slot) { return &a->policy[slot % POLICY_SLOTS]; }
 void agent_set_time(struct agent *a, u64 now_ns) { a->now = now_ns; }
 
 static void begin(struct agent *a, struct packet *p)
@@ -75,6 +75,14 @@ enum way agent_egress(struct agent *a, struct packet *p)
 {
 	begin(a, p);
 	return ended(a, p, steps(p, egress(p)));
+}
+
+enum way agent_egress_parked(struct agent *a, struct packet *p)
+{
+	a->from_parking = 1;
+	enum way way = agent_egress(a, p);
+	a->from_parking = 0;
+	return way;
 }
 
 enum way agent_ingress(struct agent *a, struct packet *p)

@@ -20,7 +20,7 @@ struct packet {
 	u8 data[PACKET_BYTES];
 };
 
-enum way { WAY_ON, WAY_DROPPED, WAY_WIRE, WAY_LOCAL };
+enum way { WAY_ON, WAY_DROPPED, WAY_WIRE, WAY_LOCAL, WAY_PARKED };
 
 struct agent;
 
@@ -32,6 +32,8 @@ void agent_set_time(struct agent *a, u64 now_ns);
 
 /* One pass.  WAY_ON: the packet goes on as it is (from egress to the wire, from ingress to the local stack). */
 enum way agent_egress(struct agent *a, struct packet *p);
+/* WAY_PARKED: the packet waits with the caller, who sends it by this when it may go. */
+enum way agent_egress_parked(struct agent *a, struct packet *p);
 enum way agent_ingress(struct agent *a, struct packet *p);
 /* Runs a command; what it sends is in the outbox.  Returns enum refusal. */
 u32 agent_command(struct agent *a, const struct command *c);

@@ -13,7 +13,7 @@ struct agent {
 	struct table egress, ingress, session, reconfig, member;
 	struct node *graveyard;
 	struct config config;
-	struct policy policy[MAX_POLICIES];
+	struct policy policy[POLICY_SLOTS];
 	struct hmac_key key[MAX_DOMAINS * MAX_KEYS];
 	struct middlebox_type type[MAX_TYPES];
 	struct next_hop hop[HOST_HOPS];
@@ -25,6 +25,7 @@ struct agent {
 	u32 sent, taken;
 	struct event event[AGENT_EVENTS];
 	u32 told, heard;
+	int from_parking;       /* the packet in hand has waited */
 };
 
 static _Thread_local struct agent *here;
@@ -62,7 +63,7 @@ INLINE void port_add(u64 *at, u64 n) { *at += n; }
 
 INLINE struct config *port_config(void) { return &here->config; }
 INLINE struct scratch *port_scratch(void) { return &here->scratch; }
-INLINE struct policy *port_policy(u32 i) { return i < MAX_POLICIES ? &here->policy[i] : 0; }
+INLINE struct policy *port_policy(u32 i) { return i < POLICY_SLOTS ? &here->policy[i] : 0; }
 INLINE struct middlebox_type *port_type(u32 i) { return i < MAX_TYPES ? &here->type[i] : 0; }
 INLINE struct hmac_key *port_key(u32 i) { return i < MAX_DOMAINS * MAX_KEYS ? &here->key[i] : 0; }
 INLINE struct next_hop *port_next_hop_at(u32 i) { return i < HOST_HOPS ? &here->hop[i] : 0; }
@@ -165,16 +166,17 @@ INLINE void port_send_copy(struct packet *p, u32 hop)
 	if (hop)
 		host_copy(p, WAY_WIRE);
 }
-/* Nobody reads a parking interface here: attempts that need one are refused. */
+/* The caller is the parking interface. */
 INLINE int port_park(struct packet *p)
 {
-	(void)p;
-	return VERDICT_DROP;
+	port_count(COUNT_PARKED);
+	p->way = WAY_PARKED;
+	return VERDICT_SENT;
 }
 INLINE int port_was_parked(struct packet *p)
 {
 	(void)p;
-	return 0;
+	return here->from_parking;
 }
 INLINE int port_deliver(struct packet *p)
 {

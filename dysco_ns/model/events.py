@@ -149,6 +149,7 @@ class Machine:
     role: str
     state: str = BEGIN
     last: Event | None = None
+    gone: bool = False  # the session has been lost with this host
 
 
 @dataclass
@@ -163,8 +164,8 @@ class Transaction:
 
     @property
     def active(self) -> bool:
-        """Its left anchor has not given up or finished: leases do not run out."""
-        return any(m.state not in ENDS | {"old_path_gone"} for m in self.at(LEFT))
+        """Its left anchor lives, and has not given up or finished: leases do not run out."""
+        return any(not m.gone and m.state not in ENDS | {"old_path_gone"} for m in self.at(LEFT))
 
 
 class Replay:
@@ -178,12 +179,18 @@ class Replay:
         self.events = 0
         self.transactions: dict[int, Transaction] = defaultdict(Transaction)
         self._holders: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))  # session, host -> who has locks
+        self._joined: dict[str, set[str]] = {}  # sessions that a proxy has joined, itself among them
+        self._lost: set[str] = set()  # sessions without a host that they need
         self._early: list[tuple[Event, NotAllowed]] = []
 
     def take(self, event: Event) -> None:
         """NotAllowed if no model has this transition."""
         if event.kind == "event_lost":
             raise Lost(f"{event.host} had no room for its events at {event.time_ns} ns")
+        if event.kind == "spliced":
+            self._join(event.session, f"{event.value:016x}")
+        if event.kind == "session_lost":
+            self._lose(event)
         if event.kind not in _KINDS:
             return
         self.events += 1
@@ -198,6 +205,21 @@ class Replay:
             self._early.append((event, why))
             return
         self._retry()
+
+    def _same(self, session: str) -> set[str]:
+        """The names that a session has: more than one if a proxy has joined it to another."""
+        return self._joined.get(session, {session})
+
+    def _join(self, one: str, other: str) -> None:
+        both = self._same(one) | self._same(other)
+        self._joined.update(dict.fromkeys(both, both))
+
+    def _lose(self, event: Event) -> None:
+        """What was under way in the session need not end, and nobody at this host keeps a lock for ever."""
+        self._lost |= self._same(event.session)
+        for transaction in self.transactions.values():
+            for m in transaction.machines.values():
+                m.gone |= m.host == event.host and m.session in self._lost
 
     def _retry(self) -> None:
         """What came too early may be allowed now."""
@@ -234,7 +256,7 @@ class Replay:
 
     def _locks(self, event: Event, transaction: Transaction, machine: Machine, after: str) -> None:
         """Mutual exclusion; and who is refused as locked must have met somebody."""
-        here, session = self._holders[event.session][event.host], self._holders[event.session]
+        here = self._holders[event.session][event.host]
         if after in HOLDING[machine.role]:
             for txid in here - {event.txid}:
                 if self.transactions[txid].active:
@@ -242,16 +264,20 @@ class Replay:
                     raise NotAllowed(f"{event}: {txid:08x} has the lock of that subsession, in state {' and '.join(held)}")
                 here.discard(txid)  # its lease has run out
             here.add(event.txid)
-            met = set().union(*session.values()) - {event.txid}
-            transaction.blockers |= met
-            for txid in met:
-                self.transactions[txid].blockers.add(event.txid)
+            self._meet(event)
         elif machine.role != RIGHT:
             here.discard(event.txid)
         if event.kind == "lock_refused" and event.value == REFUSED_LOCKED:
             transaction.refused_locked = True
             if not transaction.blockers:
                 raise NotAllowed(f"{event}: refused as locked in state {machine.state}, and nobody else has had a lock")
+
+    def _meet(self, event: Event) -> None:
+        """Who has a lock of the session now is who this transaction may be refused for, and the other way round."""
+        met = {txid for name in self._same(event.session) for here in self._holders[name].values() for txid in here}
+        self.transactions[event.txid].blockers |= met - {event.txid}
+        for txid in met - {event.txid}:
+            self.transactions[txid].blockers.add(event.txid)
 
     def end(self) -> None:
         """NotAllowed if something has not ended, or if of contenders none has won."""
@@ -261,7 +287,7 @@ class Replay:
             for m in transaction.machines.values():
                 ended = m.state in ENDS or (m.role == BETWEEN and m.state not in LEASED)
                 lease = m.role != LEFT and not transaction.active and m.state in LEASED
-                if not ended and not lease:
+                if not ended and not lease and m.session not in self._lost:
                     raise NotAllowed(f"end of the run: no end after {m.last}, {m.role}, in state {m.state}")
             if transaction.refused_locked and not self._somebody_won(txid):
                 raise NotAllowed(f"end of the run: {txid:08x} and all whom it met were refused as locked, in state lock_refused")

@@ -20,6 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from dysco_ns import netns
+from dysco_ns.agent.changes import RETRIES, RETRY_PAUSE_S
 from dysco_ns.agent.client import AgentClient, AgentRefused, NoAgent
 from dysco_ns.policy.chains import BadChange, Change
 from dysco_ns.policy.directory import Directory, UnknownHost
@@ -277,8 +278,8 @@ def reconfigure(
     migrate: Annotated[bool, typer.Option(help="with --replace M=M2: M2 gets what M's conntrack knows of the session")] = False,
     wait: Annotated[bool, typer.Option(help="wait and say how it ended")] = True,
     timeout: Annotated[float, typer.Option(help="seconds to wait for each session")] = 30.0,
-    retries: Annotated[int, typer.Option(min=0, help="how often to try again when another reconfiguration is in the way")] = 6,
-    retry_pause: Annotated[float, typer.Option(min=0.0, help="seconds before the first retry; doubles")] = 0.05,
+    retries: Annotated[int, typer.Option(min=0, help="tries after another reconfiguration was in the way")] = RETRIES,
+    retry_pause: Annotated[float, typer.Option(min=0.0, help="seconds before the first retry; doubles")] = RETRY_PAUSE_S,
     at: At = None,
     everywhere: Annotated[bool, typer.Option("--everywhere", help="each agent of the lab, among what begins there")] = False,
     as_json: Json = False,

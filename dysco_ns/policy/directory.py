@@ -70,12 +70,16 @@ class Directory:
             self._others[host] = [i["address"] for i in pinged["interfaces"]]
         return self._others[host]
 
+    def look_again(self) -> None:
+        """Sessions may have changed meanwhile."""
+        self._sessions.clear()
+
     def socket(self, host: str) -> str:
         """Where the agent of a host listens."""
         return str(self.client(host).path)
 
     def sessions(self, host: str) -> dict[str, Description]:
-        """The sessions of a host's agent by their ID, asked once."""
+        """The sessions of a host's agent by their ID, asked once until `look_again`."""
         if host not in self._sessions:
             described = self.client(host).request("sessions")["sessions"]
             self._sessions[host] = {s["id"]: s for s in described}

@@ -68,6 +68,7 @@ class Orders:
         go(self._turns)
         for _ in range(PLANNED_ANEW):
             moved = [session for session, result in outcomes.items() if MISFIT in result.get("reason", "") and led_by[session]]
+            self._directory.look_again()
             anew = [steps for session in moved for steps in self._plans(led_by[session], [session])]
             for session in moved:
                 del outcomes[session]

@@ -95,7 +95,7 @@ def measure(flows: int, rounds: int, seed: int) -> Iterator[tuple[str, float]]:
         programs = Programs(netns.BPFFS / str(inode))
         core = Core(programs)
         try:
-            core.configure([], domains=[], events=False, policy_slots=0)
+            core.configure([], domains=[], events=False)
             programs._programs["empty"] = _empty_program()
             leaving, arriving = _fill(core, flows, random.Random(seed))
             for _ in range(rounds):

@@ -103,7 +103,8 @@ while True:
 
 @pytest.mark.parametrize("how", ["--netns", "--pid"])
 def test_an_agent_for_a_namespace_that_is_nobodys_host(how, tmp_path):
-    """A container is a namespace: by its file, or by one of its processes.  Two of them, joined by a veth."""
+    """A container is a namespace: by its file, or by one of its processes.  Two of them, joined by a veth; sockets get any port
+    from the agents' on, and there are more addresses than an agent serves."""
     names = [f"dysco-test-{how[2:]}-{i}" for i in (1, 2)]
     dysco = [sys.executable, "-m", "dysco_ns.policy.cli"]
     agents, holders = [], []
@@ -118,21 +119,35 @@ def test_an_agent_for_a_namespace_that_is_nobodys_host(how, tmp_path):
         for i, name in enumerate(names, 1):
             ip("-n", name, "address", "add", f"10.77.0.{i}/24", "dev", "eth0")
             ip("-n", name, "link", "set", "eth0", "up")
+            inside = ["ip", "netns", "exec", name]
+            subprocess.run([*inside, "sysctl", "-qw", "net.ipv4.ip_local_port_range=20000 33999"], check=True)
+            for more in range(1, 11):
+                ip("-n", name, "address", "add", f"10.78.{more}.{i}/24", "dev", "eth0")
             holders.append(subprocess.Popen(["ip", "netns", "exec", name, "sleep", "1000"]))
         time.sleep(0.2)
         for name, holder in zip(names, holders, strict=True):
             which = [how, f"/run/netns/{name}" if how == "--netns" else str(holder.pid)]
-            agents.append(subprocess.Popen([*dysco, "agent", "run", *which], stdout=subprocess.PIPE, text=True))
-            assert agents[-1].stdout.readline() == "ready\n"
+            said = tmp_path / f"{name}.said"
+            with said.open("w") as errors:
+                run = [*dysco, "agent", "run", *which]
+                agents.append(subprocess.Popen(run, stdout=subprocess.PIPE, stderr=errors, text=True))
+            assert agents[-1].stdout.readline() == "ready\n", said.read_text()
+            assert said.read_text().startswith("11 addresses here, and an agent serves 8: sessions by 10.78.8.")
         inside = ["ip", "netns", "exec", names[0]]
         subprocess.run([*inside, *dysco, "policy", "add", "tcp dst port 5001"], check=True, capture_output=True)
-        serve = ["ip", "netns", "exec", names[1], CONNECT, "server", "10.77.0.2", "5001"]
+        reports = [tmp_path / f"{end}.jsonl" for end in ("client", "server")]
+        serve = ["ip", "netns", "exec", names[1], *bulk.server_command("10.77.0.2", PORT, reports[1])]
         with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout.readline().startswith("ready")
-            subprocess.run([*inside, CONNECT, "client", "10.77.0.2", "5001", "3"], check=True, capture_output=True)
+            talk = bulk.client_command("10.77.0.2", PORT, reports[0], sessions=100, seconds=1, message=2000, every_us=100_000)
+            subprocess.run([*inside, *talk], check=True, capture_output=True)
             server.terminate()
+        ends = [bulk.read_report(report) for report in reports]
+        compared = bulk.compare([tuple(ends)])
+        assert (compared.sessions, compared.clean) == (100, True), compared.reasons
+        assert min(s["local_port"] for s in ends[0].sessions.values()) >= 32768  # those below are the agents'
         listed = subprocess.run([*inside, *dysco, "sessions", "--json"], check=True, capture_output=True, text=True).stdout
-        assert listed.count('"id"') == 3
+        assert listed.count('"id"') == 100
     finally:
         for process in agents + holders:
             process.terminate()

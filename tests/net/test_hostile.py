@@ -14,11 +14,8 @@ ETH_IP = 0x0800
 
 
 def checksum(data):
-    data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    total = int.from_bytes(data + b"\0" * (len(data) % 2), "big")
+    return ~(total % 0xFFFF or (0xFFFF if total else 0)) & 0xFFFF  # end-around carries are a remainder
 
 
 def segment(src, dst, flags, options=b"", payload=b"", dport=5001):

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -140,10 +140,9 @@ def test_the_mark_moves_and_nothing_is_dropped(net):
 
 
 @pytest.mark.long
-@pytest.mark.xfail(reason="what the stack sends between the daemon's last look and its unpark command is overtaken", strict=False)
 def test_what_has_waited_leaves_in_order(net, tmp_path):
     """The new path begins where it must, and skips nothing."""
-    with watched(net, tmp_path, wires=("client", "server"), lossless=True):
+    with watched(net, tmp_path, wires=("client", "server")):
         results = net.during(lambda: ask(net)["results"])
     assert [r["outcome"] for r in results] == ["done"] * SESSIONS, results
 
@@ -193,7 +192,7 @@ def test_labels_move_too(net):
 
 def all_cancelled(net, results, why):
     assert {r["outcome"] for r in results} == {"cancelled"}, results
-    assert all(f"the state was not migrated: {why}" in r["reason"] for r in results), results[0]
+    assert all("the state was not migrated: " in r["reason"] and why in r["reason"] for r in results), results[0]
     assert dropped(net, "mb1") == 0
     for host in ("client", "server"):
         assert {s["lock"] for s in net.agent(host).request("sessions")["sessions"]} == {"unlocked"}
@@ -207,7 +206,8 @@ def answering(path, answer, after_s=0.0):
         def handle(self):
             self.rfile.readline()
             time.sleep(after_s)
-            self.wfile.write(answer)
+            with suppress(BrokenPipeError):  # nobody waits any more
+                self.wfile.write(answer)
 
     with socketserver.ThreadingUnixStreamServer(str(path), Handler) as server:
         server.daemon_threads = True
@@ -237,7 +237,7 @@ def test_state_that_is_garbage_cancels(net, tmp_path, answer):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("how", "why"), [("away", "no agent answers"), ("silent", "timed out")])
+@pytest.mark.parametrize(("how", "why"), [("away", "no agent answers"), ("silent", "has not answered for 2 s")])
 def test_a_target_that_does_not_answer_cancels(net, tmp_path, how, why):
     def change():
         with answering(tmp_path / "agent", b"", after_s=5):
@@ -295,8 +295,8 @@ def test_a_daemon_that_dies_while_segments_wait(net, tmp_path):
             assert counters(net, "client")["parked"] > 0
             killed(net, "client")
         started_again(net, "client")
-        wait_until(lambda: settled(net, ("client", "server")), 10, "nothing under way")
         net.run("mb2", ["iptables", "-D", "FORWARD", "1"])  # the mark has not come; the new path is used all the same
+        wait_until(lambda: settled(net, ("client", "server")), 10, "nothing under way")
 
     net.during(change)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lab.topologies import build
+from lab.topologies import Host, Policy, build
 from middleboxes.tcp_proxy import TcpProxy
 from tests.net.conftest import (
     counters,
@@ -152,4 +152,53 @@ def test_a_nat_leaves_nothing(lab_of, tmp_path):
     lab = lab_of("chain", middleboxes=1, kind="nat")
     server = lab.topology.host("server").address
     assert transfer(lab, "client", "server", server, (PORT, PORT), tmp_path, seconds=0.5).clean
+    emptied(lab)
+
+
+# ---- port forwarding by a router that has no agent ----
+
+
+def behind_forwarding(lab_of, name, **settings):
+    """A chain in which a host can be reached only by what comes to port 5001 of a router before it, "gate"."""
+    topology = build("chain", {"kind": "firewall", "hmac": "on", "rate": "200", **settings})
+    gate = Host("gate", 9, "router", 200, agent=False)
+    hosts = tuple(replace(host, behind="gate") if host.name == name else host for host in topology.hosts)
+    chain = tuple("gate" if box == name else box for box in topology.policies[0].chain)
+    to = gate.address if name == "server" else topology.host("server").address
+    policy = Policy("client", f"tcp dst port {PORT} and dst host {to}", chain)
+    lab = lab_of(replace(topology, hosts=(*hosts, gate), policies=(policy,)))
+    nat(lab, "gate", "PREROUTING", "-d", gate.address, "--dport", str(PORT), "-j", "DNAT", "--to-destination",
+        topology.host(name).address)  # fmt: skip
+    new = ["-A", "FORWARD", "-i", "eth0", "-p", "tcp", "-m", "conntrack", "--ctstate", "NEW"]
+    lab.run("gate", ["iptables", *new, "-m", "conntrack", "!", "--ctstate", "DNAT", "-j", "DROP"])
+    return lab, gate.address
+
+
+def test_a_server_behind_port_forwarding_is_a_right_anchor(lab_of, tmp_path):
+    """All that its left side has of it is an address and a port; every new path comes in by those."""
+    lab, address = behind_forwarding(lab_of, "server", middleboxes="2", initial="1")
+    with talking(lab, tmp_path, address=address) as talk:
+        reconfigured(lab, "client", replace={"mb1": ["mb2"]})
+        reconfigured(lab, "client", remove="mb2")
+        reconfigured(lab, "client", insert=["mb1"])
+    assert (talk.compared.sessions, talk.compared.clean) == (10, True), talk.compared.reasons
+    assert no_session_was_reset(lab)
+    assert nothing_was_invalid(lab)
+    emptied(lab)
+
+
+@long
+def test_past_a_middlebox_behind_port_forwarding_there_is_no_way(lab_of, tmp_path):
+    """To go past it is refused and the line says why; up to it, and to the right of it, all is as ever."""
+    lab, gate = behind_forwarding(lab_of, "mb1", middleboxes="3", initial="1")
+    with talking(lab, tmp_path) as talk:
+        for change in ({"remove": gate}, {"chain": ["mb2"], "until": lab.topology.host("server").address}):
+            results = lab.agent("client").request("reconfigure", all=True, **change)["results"]
+            assert {(r["outcome"], r["retry"]) for r in results} == {("refused", False)}, results
+            assert all("port forwarding lies on the way" in r["reason"] for r in results)
+        reconfigured(lab, "client", insert=["mb2"])
+        reconfigured(lab, "mb1", insert=["mb3"])
+    assert (talk.compared.sessions, talk.compared.clean) == (10, True), talk.compared.reasons
+    assert no_session_was_reset(lab)
+    assert nothing_was_invalid(lab)
     emptied(lab)

@@ -225,7 +225,9 @@ def test_who_contends_and_retries_is_done_in_the_end(lab_of, tmp_path):
         assert settled(lab, lab.topology.names)
 
     verified(lab, tmp_path, steps)
-    assert [outcomes(s) for s in said.values()] == [(0, ["done"] * SESSIONS)] * 2, said
+    reasons = {(name, r["outcome"], r["reason"]) for name, (_, out, _) in said.items() for r in json.loads(out)["results"]}
+    assert {outcome for _, outcome, _ in reasons} == {"done"}, reasons
+    assert [outcomes(s) for s in said.values()] == [(0, ["done"] * SESSIONS)] * 2
 
 
 @pytest.mark.parametrize("words", [["--retries", "-1"], ["--retry-pause", "-0.1"], ["--retry-pause", "x"]])

@@ -108,3 +108,22 @@ def test_more_short_sessions_than_the_tables_hold(lab_of):
         assert counters.get("session_started", 0) + counters.get("session_joined", 0) == count
         assert count - counters["session_forgotten"] == len(sessions(lab, host)) < 16384
         assert "drop_table_full" not in counters and "drop_no_port" not in counters
+
+
+def test_a_batch_of_policies_takes_force_at_once(lab_of):
+    """Either batch leads to mb1; the first policy of the one and the second of the other would lead to mb2."""
+    lab = lab_of("chain", middleboxes=2, initial=0)
+    server, count, applied = lab.topology.host("server").address, 2_000, 0
+    mine, others = f"tcp dst port {PORT}", "tcp dst port 9"
+    batches = [[(mine, "mb1"), (mine, "mb2")], [(others, "mb2"), (mine, "mb1")]]
+    churn = [CONNECT, "churn", server, str(PORT), str(count)]
+    with lab.service("server", [CONNECT, "server", server, str(PORT)]):
+        lab.agent("client").request("policy_apply", policies=[{"filter": f, "chain": [box]} for f, box in batches[0]])
+        process = lab.popen("client", churn)
+        while process.poll() is None:
+            applied += 1
+            batch = [{"filter": f, "chain": [box]} for f, box in batches[applied % 2]]
+            lab.agent("client").request("policy_apply", policies=batch)
+    assert process.returncode == 0 and applied > 20
+    assert lab.agent("mb1").request("stats")["counters"]["session_joined"] == count
+    assert "session_joined" not in lab.agent("mb2").request("stats")["counters"]

@@ -108,6 +108,7 @@ def events(first: int, last: int, written: Path) -> dict[int, list[Event]]:
     kinds = re.search(r"enum event_kind \{(.*?)\}", REASONS.read_text(), re.S)
     names = [name.lower() for name in re.findall(r"EVENT_(\w+)", kinds[1] if kinds else "")]
     names[0] = "event_lost"
+    names.append("spliced")  # the simulator's own, sim.h
     runs: dict[int, list[Event]] = {seed: [] for seed in range(first, last + 1)}
     for line in written.read_text().splitlines():
         seed, time_ns, host, kind, nonce, txid, value, side = line.split(",")

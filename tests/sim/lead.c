@@ -48,6 +48,8 @@ int lead_start(struct sim *s, int host, u64 nonce, struct command *c, enum resul
 			l = &s->lead[i];
 	if (!l)
 		return -1;
+	int at = (int)(l - s->lead);
+	s->lead_lowest = at < s->lead_lowest ? at : s->lead_lowest;
 	usec first = sim_lossless(s) ? UNHURRIED : FIRST_REPEAT; /* nothing is lost, so no repeat may be needed */
 	c->kind = COMMAND_RECONFIGURE;
 	c->nonce = nonce;
@@ -74,10 +76,18 @@ static void answered(struct sim *s, struct lead *l)
 }
 
 /* A line of an event, as tests/sim reads it.  Kind 0: the agent's ring was full, and some may have been lost. */
-static void write_down(struct sim *s, int host, const struct event *e)
+static void write_down(struct sim *s, int host, const struct event *e, u64 value)
 {
-	fprintf(sim_events, "%u,%llu,%d,%u,%016llx,%08x,%u,%u\n", s->scenario.seed, (unsigned long long)e->time_ns, host, e->kind,
-		(unsigned long long)e->nonce, e->txid, e->value, e->side);
+	fprintf(sim_events, "%u,%llu,%d,%u,%016llx,%08x,%llu,%u\n", s->scenario.seed, (unsigned long long)e->time_ns, host, e->kind,
+		(unsigned long long)e->nonce, e->txid, (unsigned long long)value, e->side);
+}
+
+void lead_note(struct sim *s, int host, u32 kind, u64 nonce, u64 value)
+{
+	struct event e = { .time_ns = 1000000000 + s->now * 1000, .nonce = nonce, .kind = kind };
+
+	if (sim_events)
+		write_down(s, host, &e, value);
 }
 
 static void heard(struct sim *s, int host, const struct event *e)
@@ -116,9 +126,9 @@ void lead_events(struct sim *s, int host)
 
 	while (agent_event(s->agent[host], &e)) {
 		if (sim_events)
-			write_down(s, host, &e);
+			write_down(s, host, &e, e.value);
 		if (sim_events && ++heard_now == AGENT_EVENTS)
-			write_down(s, host, &lost);
+			write_down(s, host, &lost, 0);
 		if (sim_recorder)
 			fprintf(sim_recorder, "%llu,event,%d,%u,%llx,%08x,%u\n", (unsigned long long)s->now, host, e.kind,
 				(unsigned long long)e.nonce, e.txid, e.side);
@@ -157,7 +167,7 @@ static void due(struct sim *s, struct lead *l)
 
 void lead_timer(struct sim *s)
 {
-	for (int i = 0; i < SIM_LEADS; i++)
+	for (int i = s->lead_lowest; i < SIM_LEADS; i++)
 		if (s->lead[i].active && s->lead[i].next_at <= s->now && !sim_dead(s, s->lead[i].host)) {
 			due(s, &s->lead[i]);
 			lead_events(s, s->lead[i].host);

@@ -230,21 +230,36 @@ void sim_host_sends(struct sim *s, int host, struct packet *p)
 	sim_passed(s, host, p, agent_egress(s->agent[host], p), 1);
 }
 
+/* Whether a SYN makes a server's socket its own: the first, or one of the client itself after one that came by a NAT and whose
+ * answer has not been acknowledged.  The session goes without its chain then; a listening socket has a half-open one for each,
+ * and forgets the other. */
+static int opens(const struct sim *s, const struct tcp *t, const struct packet *p)
+{
+	const uint8_t *d = p->data;
+	const struct tcp *client = &s->end[t->other];
+	int own = be32_at(d + IP_AT + 12) == client->address && !memcmp(d + TCP_AT, &client->port, 2);
+
+	if (!t->listens || !(d[TCP_AT + 13] & F_SYN) || nat_session(s, get16(d + TCP_AT)) != (int)t->listens - 1)
+		return 0;
+	return t->state == TCP_IDLE || (t->state == TCP_ANSWERING && own && t->peer_port != client->port);
+}
+
 /* The socket that a segment is for.  One that listens learns who its peer is: a NAT may be between. */
 static struct tcp *socket_of(struct sim *s, int host, const struct packet *p)
 {
 	const uint8_t *d = p->data;
 	be32 from = be32_at(d + IP_AT + 12), to = be32_at(d + IP_AT + 16);
 	be16 port[2];
-	int session = nat_session(s, get16(d + TCP_AT));
 
 	memcpy(port, d + TCP_AT, 4);
 	for (uint32_t i = 0; i < ends_of(s); i++) {
 		struct tcp *t = &s->end[i];
 		if (t->host != host || t->port != port[1] || t->address != to)
 			continue;
-		if (t->listens && t->state == TCP_IDLE && d[TCP_AT + 13] & F_SYN && session >= 0 && (int)(t->listens - 1) == session)
+		if (opens(s, t, p)) {
 			t->peer = from, t->peer_port = port[0];
+			t->state = TCP_IDLE;
+		}
 		if (t->peer == from && t->peer_port == port[0])
 			return t;
 	}

@@ -44,7 +44,18 @@ int view_read(const struct packet *p, struct view *v)
 
 static uint32_t sum(const uint8_t *from, uint32_t n, uint32_t seed)
 {
-	for (uint32_t i = 0; i < n; i++)
+	uint64_t words = 0;     /* as they lie in memory: swapped at the end (RFC 1071 2) */
+	uint32_t i = 0, word;
+
+	for (; i + 4 <= n; i += 4) {
+		memcpy(&word, from + i, 4);
+		words += word;
+	}
+	while (words >> 16)
+		words = (words & 0xffff) + (words >> 16);
+	uint16_t folded = (uint16_t)words;
+	seed += get16((const uint8_t *)&folded);
+	for (; i < n; i++)
 		seed += i & 1 ? from[i] : (uint32_t)from[i] << 8;
 	while (seed >> 16)
 		seed = (seed & 0xffff) + (seed >> 16);

@@ -107,6 +107,7 @@ static void join(struct sim *s, struct proxy *p)
 	if (agent_command(agent, &c))
 		return; /* one of them has ended */
 	p->spliced = p->inner->leaving = p->outer->leaving = 1;
+	lead_note(s, p->inner->host, NOTE_SPLICED, p->nonce, p->peer);
 	s->end[p->inner->other].beyond = p->outer->other;
 	s->end[p->outer->other].beyond = p->inner->other;
 }

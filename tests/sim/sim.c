@@ -199,6 +199,8 @@ static void die(struct sim *s)
 		}
 		if (s->end[2 * i].lost && p->inner)
 			p->inner->lost = p->outer->lost = 1;
+		for (int k = 0; k < 3 && s->end[2 * i].lost; k++)
+			lead_note(s, (int)s->scenario.dies, EVENT_SESSION_LOST, nonce[k], 0);
 		s->outcome.lost += s->end[2 * i].lost;
 	}
 }
@@ -308,6 +310,7 @@ int sim_run(const struct scenario *scenario, struct outcome *outcome)
 	s->replays_left = scenario->replays;
 	s->dies_at = 20000 + (scenario->dies ? sim_random(s, 300000) : 0);
 	s->next_move = 20000;
+	s->lead_lowest = SIM_LEADS;
 	for (int i = 0; i < s->hosts; i++)
 		host_start(s, i);
 	policies_start(s);

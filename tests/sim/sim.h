@@ -174,6 +174,10 @@ u32 lead_txid(struct sim *s, int host, u64 nonce); /* of an epoch that is new to
 int lead_start(struct sim *s, int host, u64 nonce, struct command *c, enum result *result);
 void lead_events(struct sim *s, int host);
 extern void *sim_events;        /* a FILE: every event of every agent is written there, one a line; 0: nowhere */
+/* What agents do not tell is written there too: a host is gone (EVENT_SESSION_LOST, for each nonce of a session that needed it),
+ * a proxy has joined its two sessions. */
+enum { NOTE_SPLICED = EVENTS };
+void lead_note(struct sim *s, int host, u32 kind, u64 nonce, u64 value);
 void lead_timer(struct sim *s);
 uint32_t lead_pending(const struct sim *s);
 
@@ -245,6 +249,7 @@ struct sim {
 	struct event_at *heap;
 	uint32_t heap_count, heap_room;
 	struct lead lead[SIM_LEADS];
+	int lead_lowest;        /* those before it have never been used: the last that is free is taken */
 	struct forget forget[SIM_FORGETS];
 	uint32_t forgets;
 	struct flow flow[SIM_FLOWS];

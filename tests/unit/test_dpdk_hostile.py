@@ -78,8 +78,8 @@ class Running:
         self.core = Core(DataPath(path, Btf(OBJECT)))
         self.core.programs.map("next_hop_table").put(512, {"address": BOX, "ifindex": 1, "resolved": 1, "from": OWN})
         self.core.programs.map("next_hop_index").put({"address": BOX, "from": "0.0.0.0"}, 512)
-        self.core.set_policy(0, {"id": 1, "insns": 1, "chain_length": 1, "chain": [BOX], "filter": [RETURN_ONE]})
-        self.core.configure([Interface(1, "dysco0", MAC, OWN)], domains=[{"sign": 0}], events=True, policy_slots=1)
+        self.core.put_policies([{"id": 1, "insns": 1, "chain_length": 1, "chain": [BOX], "filter": [RETURN_ONE]}])
+        self.core.configure([Interface(1, "dysco0", MAC, OWN)], domains=[{"sign": 0}], events=True)
 
     def end(self):
         """Exit status, and what it complained about."""

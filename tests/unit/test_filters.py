@@ -14,10 +14,10 @@ class Table:
     """Stands where the core's table is and keeps what was written."""
 
     def __init__(self):
-        self.slots = {}
+        self.policies = []
 
-    def set_policy(self, slot, policy):
-        self.slots[slot] = policy
+    def put_policies(self, policies):
+        self.policies = policies
 
     def set_type(self, slot, fields):
         self.type = (slot, fields)
@@ -29,7 +29,7 @@ class Table:
 @pytest.fixture
 def make(tmp_path):
     names = {"mb1": "10.0.1.2", "mb2": "10.0.2.2"}
-    return lambda: Policies(Table(), names, lambda slots: None, tmp_path / "policies")
+    return lambda: Policies(Table(), names, lambda: None, tmp_path / "policies")
 
 
 @pytest.fixture
@@ -103,8 +103,8 @@ def test_a_type_stands_in_a_chain_and_survives_the_daemon(make):
     policies = make()
     policies.set_type("firewall", ["10.0.1.2", "10.0.2.2"], "fewest")
     policies.add({"filter": "tcp", "chain": ["firewall", "mb1"]})
-    assert policies._table.slots[0]["chain"] == ["0.0.0.0", "10.0.1.2"]
-    assert policies._table.slots[0]["type"] == bytes([1, 0])
+    assert policies._table.policies[0]["chain"] == ["0.0.0.0", "10.0.1.2"]
+    assert policies._table.policies[0]["type"] == bytes([1, 0])
     again = make()
     again.restore()
     assert again.policies[0].chain == ["firewall", "10.0.1.2"]

@@ -77,13 +77,13 @@ def test_what_is_skipped_and_comes_later_is_not_missing():
     for count, missing in ((2, 2000), (3, 1300), (4, 800), (5, 0)):
         path = judge([*opened(), *late[:count]]).paths[0]
         assert path.rightward.missing_bytes == missing
-        assert path.faults(lossless=False) == ({"missing_bytes": missing} if missing else {})
-        assert path.faults(lossless=True)["skipped"] == 2000
+        assert path.faults() == ({"missing_bytes": missing} if missing else {})
+        assert path.faults(beside=[A[0]])["skipped_bytes_max"] == 2000
 
 
 def test_bytes_from_before_the_path_are_early_whenever_they_come():
     path = judge([*opened(new=True), data(0, 1000), data(-100, 200)]).paths[0]
-    assert path.faults(lossless=False) == {"early_bytes_max": 100}
+    assert path.faults() == {"early_bytes_max": 100}
 
 
 def stamped(s, tsval, tsecr=0):
@@ -94,16 +94,25 @@ def test_timestamps_that_fall_and_echoes_of_what_was_never_sent():
     syn, synack, ack = opened()
     start = [stamped(syn, -5), stamped(synack, 100, -5), stamped(ack, -5, 100)]
     good = [*start, stamped(data(0, 10), -1, 100), stamped(answer(10), 110, -1), stamped(data(10, 10), 4, 110)]
-    assert judge(good).paths[0].faults(lossless=True) == {}
-    assert judge([*good, stamped(data(20, 10), 1, 110)]).paths[0].faults(lossless=True) == {"tsval_behind_max": 3}
-    assert judge([*good, stamped(answer(20), 120, 11)]).paths[0].faults(lossless=True) == {"echo_above_max": 7}
+    assert judge(good).paths[0].faults(beside=[A[0]]) == {}
+    fallen = judge([*good, stamped(data(20, 10), 1, 110)]).paths[0]
+    assert fallen.faults(beside=[A[0]]) == {"tsval_behind_max": 3, "stale_news_max": 3}
+    assert judge([*good, stamped(answer(20), 120, 11)]).paths[0].faults(beside=[A[0]]) == {"echo_above_max": 7}
+
+
+def test_what_was_overtaken_may_be_older_but_no_news_that_its_receiver_drops():
+    start = [stamped(s, 100, 100) for s in opened()]
+    overtaken = [stamped(data(10, 10), 120, 100), stamped(data(0, 10), 105, 100)]
+    assert judge([*start, *overtaken]).paths[0].faults() == {}
+    dropped = [stamped(data(0, 10), 120, 100), stamped(answer(10), 100, 120), stamped(data(10, 10), 118, 100)]
+    assert judge([*start, *dropped]).paths[0].faults() == {"stale_news_max": 2}
 
 
 def test_what_an_agent_writes_may_overtake():
     """Its class has a share of its own of each link: data of before comes behind it."""
     start = [stamped(s, 100, 100) for s in opened()]
     early = dataclasses.replace(stamped(data(500, 0), 300, 100), urgent=True)
-    assert judge([*start, early, stamped(data(0, 500), 200, 100)]).paths[0].faults(lossless=True) == {}
+    assert judge([*start, early, stamped(data(0, 500), 200, 100)]).paths[0].faults(beside=[A[0]]) == {}
 
 
 def test_resets_are_seen_and_control_segments_are_not():

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from dysco_ns.agent.changes import MISFIT
 from dysco_ns.policy import orders
 from dysco_ns.policy.chains import BadChange, Change
 from dysco_ns.policy.orders import AT_ONCE, Orders
@@ -31,6 +32,9 @@ class Agents:
 
     def host_of(self, address):
         return address
+
+    def look_again(self):
+        pass
 
     def sessions(self, host):
         found = {}
@@ -106,3 +110,41 @@ def test_the_first_error_of_an_agent_is_raised(agents, monkeypatch):
     monkeypatch.setattr(made, "client", broken)
     with pytest.raises(OSError, match="a is down"):
         change.carry_out({}, lambda n: None)
+
+
+def test_a_change_that_another_has_overtaken_is_planned_for_the_chain_as_it_is_now(monkeypatch):
+    """`a` was asked first; meanwhile `new` has come between it and mb1, and must lead."""
+
+    class Changed(Agents):
+        changed = False
+
+        def look_again(self):
+            self.changed = True
+
+        def sessions(self, host):
+            found = super().sessions(host) if host != "new" else super().sessions("mb1")
+            for s in found.values() if self.changed else ():
+                near = {"a": ("right", "new"), "new": ("left", "a"), "mb1": ("left", "new")}.get(host)
+                s["neighbours"] |= {near[0]: near[1]} if near else {}
+                s["neighbours"] |= {"right": "mb1"} if host == "new" else {}
+            return found
+
+        def client(self, host):
+            there, agents = super().client(host), self
+
+            class Client:
+                def request(self, op, **fields):
+                    reply = there.request(op, **fields)
+                    if op == "reconfigure" and host == "a":
+                        assert not agents.changed
+                        misfit = {"outcome": "refused", "reason": f"mb1 {MISFIT}, new is"}
+                        return {"results": [r | misfit for r in reply["results"]]}
+                    return reply
+
+            return Client()
+
+    agents = Changed(3)
+    monkeypatch.setattr(orders, "Directory", lambda: agents)
+    results = Orders("a", {"all": True}, REMOVE).carry_out({}, lambda done: None)
+    assert [r["outcome"] for r in results if r["session"].startswith("a")] == ["done"] * 3, results
+    assert [host for host, _ in agents.asked if host != "b"] == ["a", "new"]

@@ -132,7 +132,7 @@ def test_any_request_is_answered_in_one_line_and_harms_nothing(daemon, request):
     assert isinstance(answer["ok"], bool)
     assert answer["ok"] or "\n" not in answer["error"]
     assert b"\n" not in json.dumps(answer).encode()
-    daemon.configure_again()
+    daemon.configure()
     daemon.expiry.step()
 
 
