@@ -167,8 +167,8 @@ test-all: static $(SIMULATORS) dpdk dpdk-sanitized ## every protocol case and th
 verify: build ## models and core under Spin: contention for locks, cancel, data on two paths with betas
 	@$(VENV)/python -m tests.model $(PROFILE)
 
-fuzz: build ## libFuzzer on the core for TIME seconds (default 60), under sanitizers
-	@tests/fuzz/fuzz.sh $(TIME)
+fuzz: build $(BUILD)/.dpdk $(BUILD)/dpdk/counter_names.h ## libFuzzer on all that reads packets and messages, for TIME seconds (default 60), under sanitizers
+	@$(VENV)/python -m tests.fuzz $(TIME) $(SET)
 
 simulate: build $(BUILD)/sim ## a long search over seeds at low priority; goes on where it was (SET="--seeds 400000 --jobs 1")
 	@nice -n 19 $(VENV)/python -m tests.sim.campaign $(SET)

@@ -44,10 +44,10 @@ def record(hosts: dict[str, int], to: Path, seconds: float | None = None) -> Non
 
 
 @contextmanager
-def capturing(lab: Lab, host: str, device: str, to: Path) -> Iterator[None]:
-    """Captures the headers of all TCP segments at an interface while the block lasts.  LabFailed if some were missed: what
-    judges a capture takes it for complete."""
-    command = ["tcpdump", "-n", "-U", "-i", device, "-s", "256", "-B", str(BUFFER_KIB), "-w", str(to), "tcp"]
+def capturing(lab: Lab, host: str, device: str, to: Path, what: str = "tcp") -> Iterator[None]:
+    """Captures the headers of all TCP segments (or `what` a pcap-filter says) at an interface while the block lasts.  LabFailed
+    if some were missed: what judges a capture takes it for complete."""
+    command = ["tcpdump", "-n", "-U", "-i", device, "-s", "256", "-B", str(BUFFER_KIB), "-w", str(to), what]
     process = lab.popen(host, command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     wait_for(process, "tcpdump: listening")
     try:

@@ -302,7 +302,7 @@ class Daemon:
     # ---- clients ----
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ValueError):  # a line longer than LINE_BYTES
             while line := await reader.readline():
                 request = requests.parse(line)
                 if request.get("op") == "events":

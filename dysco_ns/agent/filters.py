@@ -38,6 +38,8 @@ _lock = threading.Lock()  # pcap_compile was not reentrant before libpcap 1.8
 
 def compile_filter(expression: str) -> list[dict[str, int]]:
     """The instructions (fields of struct filter_insn) of an expression over Ethernet frames."""
+    if "\0" in expression:
+        raise BadFilter(f"filter {expression!r}: libpcap would not read beyond the zero in it")
     with _lock:
         handle = _pcap.pcap_open_dead(DLT_EN10MB, SNAPLEN)
         program = _Program()

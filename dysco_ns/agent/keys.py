@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 
 MIN_BYTES, MAX_BYTES = 16, 64
+MOST_READ = 4096
 _MASK = 0xFFFFFFFF
 
 
@@ -68,11 +69,16 @@ def hmac_states(key: bytes) -> dict[str, list[int]]:
     }
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe has a writer only if somebody comes
+
+
 def read_key(path: Path) -> bytes:
     """The key in a file that only its owner may read.  BadKey says what is wrong with it."""
     try:
-        with path.open("rb") as file:  # who owns it and what it holds are asked of one and the same file
-            status, key = os.fstat(file.fileno()), file.read().strip()
+        with open(path, "rb", opener=_without_waiting) as file:  # who owns it and what it holds: of one and the same file
+            status = os.fstat(file.fileno())
+            key = file.read(MOST_READ).strip() if stat.S_ISREG(status.st_mode) else b""
     except OSError as error:
         raise BadKey(f"key file {path}: {os.strerror(error.errno or 0)}") from error
     if not stat.S_ISREG(status.st_mode):

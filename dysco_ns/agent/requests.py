@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ Json = dict[str, Any]
 AT_ONCE = 16  # reconfigurations that one request keeps under way
 MAX_RETRIES = 20
 LOOK_S = 0.02
+MOST_S = 366 * 86400.0  # of any time that a request names
+MOST_WINDOW = 1 << 30  # bytes: TCP has no larger one (RFC 7323)
+# what comes of values of another type or size than a request has
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError, struct.error)
 
 
 class Refused(Exception):
@@ -42,7 +47,7 @@ class Refused(Exception):
 def parse(line: bytes) -> Json:
     try:
         request = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return request if isinstance(request, dict) else {}
 
@@ -55,11 +60,24 @@ async def answer(daemon: Daemon, request: Json) -> Json:
             raise Refused(f"unknown request '{request.get('op')}': one of {', '.join(sorted(HANDLERS))}")
         return {"ok": True, **(await handler(daemon, request))}
     except (BadPolicy, BadFilter, BadDomain, BadType, NoState) as error:
-        return {"ok": False, "error": str(error), "retry": False}
+        return _no(str(error))
     except Refused as error:
-        return {"ok": False, "error": str(error), "retry": error.retry, **error.fields}
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        return {"ok": False, "error": f"malformed request: {error!r}", "retry": False}
+        return _no(str(error), error.retry, **error.fields)
+    except MALFORMED as error:
+        return _no(f"malformed request: {error!r}")
+
+
+def _no(why: str, retry: bool = False, **fields: Any) -> Json:
+    """One line, whatever was in the request."""
+    return {"ok": False, "error": " ".join(why.split()), "retry": retry, **fields}
+
+
+def _seconds(request: Json, name: str, usual: float = 0.0) -> float:
+    """A time that a request names.  Refused if it makes no sense."""
+    value = float(request.get(name, usual))
+    if not 0 <= value <= MOST_S:
+        raise Refused(f"{name} {value:g}: a number of seconds from 0 to {MOST_S:g}")
+    return value
 
 
 async def _ping(daemon: Daemon, _: Json) -> Json:
@@ -136,17 +154,20 @@ async def _tune(daemon: Daemon, request: Json) -> Json:
     """heartbeat_s: seconds of silence, 0 never; throttle: most bytes of window offered meanwhile, null no limit;
     linger_s: most seconds for which a session that is over stays in the tables;
     tag: option if this middlebox takes packets to user space, else mark."""
+    beat, linger = _seconds(request, "heartbeat_s"), _seconds(request, "linger_s")
+    throttle, tag = request.get("throttle"), request.get("tag")
+    if throttle is not None and not 0 <= int(throttle) <= MOST_WINDOW:
+        raise Refused(f"throttle {throttle}: bytes of a window, 0 to {MOST_WINDOW}")
+    if "tag" in request and tag not in ("mark", "option"):
+        raise Refused(f"tag {tag}: use mark or option")
     if "heartbeat_s" in request:
-        daemon.expiry.ask_after(max(float(request["heartbeat_s"]), 0.0))
+        daemon.expiry.ask_after(beat)
     if "linger_s" in request:
-        daemon.expiry.linger(float(request["linger_s"]))
+        daemon.expiry.linger(linger)
     if "throttle" in request:
-        throttle = request["throttle"]
-        daemon.throttle = None if throttle is None else max(int(throttle), 0)
+        daemon.throttle = None if throttle is None else int(throttle)
     if "tag" in request:
-        if request["tag"] not in ("mark", "option"):
-            raise Refused(f"tag {request['tag']}: use mark or option")
-        daemon.tag_option = request["tag"] == "option"
+        daemon.tag_option = tag == "option"
     daemon.configure()
     return {}
 
@@ -290,11 +311,11 @@ def _patience(request: Json) -> Patience:
     usual = Patience()
     patience = Patience(
         int(request.get("retries", usual.retries)),
-        float(request.get("retry_pause_s", usual.pause_s)),
-        float(request.get("timeout_s", usual.timeout_s)),
+        _seconds(request, "retry_pause_s", usual.pause_s),
+        _seconds(request, "timeout_s", usual.timeout_s),
     )
-    if not (0 <= patience.retries <= MAX_RETRIES and patience.pause_s >= 0 and patience.timeout_s > 0):
-        raise Refused(f"retries are 0 to {MAX_RETRIES}, pauses and time-outs not negative")
+    if not (0 <= patience.retries <= MAX_RETRIES and patience.timeout_s > 0):
+        raise Refused(f"retries are 0 to {MAX_RETRIES}, a time-out is more than 0")
     return patience
 
 
@@ -344,7 +365,7 @@ async def _move(daemon: Daemon, request: Json) -> Json:
     for address in (old, new):
         if address not in own:
             raise Refused(f"{address} is not an address of this host: it has {', '.join(own)}")
-    gate, timeout = asyncio.Semaphore(AT_ONCE), float(request.get("timeout_s", DEFAULT_TIMEOUT_S))
+    gate, timeout = asyncio.Semaphore(AT_ONCE), _seconds(request, "timeout_s", DEFAULT_TIMEOUT_S)
 
     async def one(nonce: int) -> Json:
         async with gate:

@@ -18,14 +18,12 @@ struct filter_run {
 /* Bytes at `at` as a big-endian number; *ok = 0 outside the view. */
 INLINE u32 filter_load(struct scratch *w, u32 at, u32 size, int *ok)
 {
-	if (at + size > w->view_length || at > FILTER_VIEW - 4) {
+	if (at + size > w->view_length || at >= FILTER_VIEW) {
 		*ok = 0;
 		return 0;
 	}
 	KEEP(at);
 	at &= FILTER_VIEW - 1;
-	if (at > FILTER_VIEW - 4)
-		return 0;
 	u32 word = load32(&w->view[at]);
 	return size == 4 ? word : size == 2 ? word >> 16 : word >> 24;
 }
@@ -45,6 +43,10 @@ INLINE u32 filter_alu(u16 code, u32 a, u32 b, int *ok)
 	case 0x60: return b < 32 ? a << b : 0;
 	case 0x70: return b < 32 ? a >> b : 0;
 	case 0x80: return -a;
+	case 0x90:
+		if (!b)
+			*ok = 0;
+		return b ? a % b : 0;
 	case 0xa0: return a ^ b;
 	}
 	*ok = 0;

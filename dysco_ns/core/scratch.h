@@ -82,7 +82,7 @@ struct scratch {
 	u64 plan[16];           /* struct out_plan, twopaths.h */
 	struct emission emission;
 	struct command command;
-	u8 view[128];           /* what a policy's filter sees */
+	u8 view[132];           /* what a policy's filter sees, and room for a word that begins at its last byte */
 	u32 view_length;
 	struct filter_machine machine;
 	struct expiry_pass expiry;

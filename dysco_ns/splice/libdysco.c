@@ -151,12 +151,12 @@ static int judge(char *answer)
 
 	if (strstr(answer, "\"ok\": true"))
 		return 0;
-	if (!text)
-		return failed(EPROTO, "the Dysco agent gave an answer that is not understood");
-	text += strlen("\"error\": \"");
+	text = text ? text + strlen("\"error\": \"") : answer;
 	end = strchr(text, '"');
 	if (end)
 		*end = 0;
+	if (text == answer || !*text)
+		return failed(EPROTO, "the Dysco agent gave an answer that is not understood");
 	return failed(joined ? EALREADY : EPERM, text);
 }
 

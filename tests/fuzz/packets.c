@@ -5,8 +5,6 @@
  * the way is kept.  The input then says which of them arrives where once more: as it is, with bytes changed, cut or
  * made longer; or a frame of its own, a command, time that passes.  Nothing may touch memory that is not its own
  * (sanitizers), and afterwards, when all is over, the tables must be empty.
- *
- * With STANDALONE it needs no libFuzzer: it runs the files that it is given, then so many random inputs.
  */
 #include <stddef.h>
 #include <stdlib.h>
@@ -235,31 +233,3 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	world_end();
 	return 0;
 }
-
-#ifdef STANDALONE
-#include <stdio.h>
-
-int main(int argc, char **argv)
-{
-	static u8 bytes[1 << 16];
-	u64 random = 88172645463325252u;
-
-	for (int i = 2; i < argc; i++) {
-		FILE *file = fopen(argv[i], "rb");
-		if (!file)
-			return 2;
-		size_t n = fread(bytes, 1, sizeof(bytes), file);
-		fclose(file);
-		LLVMFuzzerTestOneInput(bytes, n);
-	}
-	for (int turn = argc > 1 ? atoi(argv[1]) : 0; turn; turn--) {
-		size_t n = 0;
-		do {
-			random ^= random << 13, random ^= random >> 7, random ^= random << 17; /* xorshift64 */
-			bytes[n] = (u8)(random >> 32);
-		} while (++n < 20 + turn % 400);
-		LLVMFuzzerTestOneInput(bytes, n);
-	}
-	return 0;
-}
-#endif

@@ -14,7 +14,7 @@ def addresses(*numbers):
 
 def test_an_agent_serves_eight_addresses_keeps_those_that_it_has_and_names_the_others_once(monkeypatch, capsys):
     here = addresses(*range(10))
-    monkeypatch.setattr(netns, "interfaces", lambda: here)
+    monkeypatch.setattr(netns, "interfaces", lambda names: here)
     served = daemon.own_interfaces(())
     assert served == here[:8]
     said = capsys.readouterr().err

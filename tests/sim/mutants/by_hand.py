@@ -87,8 +87,8 @@ BY_HAND = (
     Mutant("new path without the negotiated options", "newpath.h",
            "\tframe_syn_options(x, &s->offer[RIGHTWARD], r->ts_out0, 0);",
            "\tframe_syn_options(x, &s->offer[LEFTWARD], r->ts_out0, 0);"),
-    Mutant("the last policy that matches wins", "filter.h", "\tsearch->found = i + 1;\n\treturn 1;",
-           "\tsearch->found = i + 1;\n\treturn 0;"),
+    Mutant("the last policy that matches wins", "filter.h", "\tsearch->found = search->first + i + 1;\n\treturn 1;",
+           "\tsearch->found = search->first + i + 1;\n\treturn 0;"),
     # tables, sums, signatures
     Mutant("tombstones let late segments through", "datapath.h",
            "\t\tport_count(COUNT_DROP_TOMBSTONE);\n\t\treturn VERDICT_DROP;\n\t}\n\tif (h.tcp->flags",
