@@ -226,6 +226,7 @@ static u32 route_find_hop(be32 address, be32 from)
 	u32 *known = table_find(&s->hop_index, &key);
 	struct next_hop fresh = {};
 
+	known = known && *known < MAX_NEXT_HOPS ? known : 0; /* the daemon writes there, too */
 	if (known && here->hop[*known].resolved)
 		return *known;
 	if (routes_ask(&s->routes, address, from, &fresh) || (known && !fresh.resolved))

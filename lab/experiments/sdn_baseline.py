@@ -81,8 +81,8 @@ def measure(plan: Plan, record: Recorder) -> None:
     address = plan.topology.host(SERVER).address
     with Lab(plan.topology) as lab, record.watched():
         with ExitStack() as stack:
-            stack.enter_context(lab.service(SERVER, on_cpu(1, connect.server_command(address, PORT))))
-            stack.enter_context(lab.service(SERVER, on_cpu(1, flood.server_command(address, FLOOD_PORT))))
+            stack.enter_context(lab.service(SERVER, on_cpu(lab, SERVER, 1, connect.server_command(address, PORT))))
+            stack.enter_context(lab.service(SERVER, on_cpu(lab, SERVER, 1, flood.server_command(address, FLOOD_PORT))))
             for turn in record.turns(plan.rounds, MODES):
                 with _steered(lab, record, turn.mode):
                     _turn(lab, plan, record, turn.mode)
@@ -102,7 +102,7 @@ def _steered(lab: Lab, record: Recorder, who: str, unknown: str = "forward") -> 
 def _turn(lab: Lab, plan: Plan, record: Recorder, mode: str) -> None:
     record.all(mode, "connect_us", connect_times(lab, plan.connects))
     load = flood.client_command(lab.topology.host(SERVER).address, FLOOD_PORT, ms=plan.window_ms)
-    record(mode, "goodput_mbps", flood.read_rate(lab.run("client", on_cpu(0, load))).goodput_mbps)
+    record(mode, "goodput_mbps", flood.read_rate(lab.run("client", on_cpu(lab, "client", 0, load))).goodput_mbps)
 
 
 def _grow(lab: Lab, plan: Plan, record: Recorder, mode: str) -> None:

@@ -156,8 +156,8 @@ def _configure(control: Path, ifindex: int) -> None:
     hop = {"address": BOX, "ifindex": ifindex, "resolved": 1, "from": OWN, "source": MAC, "destination": MAC}
     path.map("next_hop_table").put(HOP, hop)
     path.map("next_hop_index").put({"address": BOX, "from": "0.0.0.0"}, HOP)
-    core.set_policy(0, {"id": 1, "insns": 1, "chain_length": 1, "chain": [BOX], "filter": [RETURN_ONE]})
-    core.configure([Interface(ifindex, "host", MAC, OWN)], domains=[{"sign": 0}], events=False, policy_slots=1)
+    core.put_policies([{"id": 1, "insns": 1, "chain_length": 1, "chain": [BOX], "filter": [RETURN_ONE]}])
+    core.configure([Interface(ifindex, "host", MAC, OWN)], domains=[{"sign": 0}], events=False)
     path.close()
 
 

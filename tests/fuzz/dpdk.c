@@ -2,19 +2,22 @@
 /* The DPDK data path: frames from its ports, and requests on its socket.  A libFuzzer target.
  *
  * The input is a list of records: an action, a length, bytes.  The ports are DPDK's null ports, which swallow what leaves;
- * next hops are those that an input puts into the table.  Between inputs all sessions are forgotten, and the tables must be empty then.
+ * next hops are those that an input puts into the table.  Between inputs all sessions are forgotten, and the tables must be
+ * empty then.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "answers.h"
+#include "environment.h"
 #include "ports.h"
 #include "worker.h"
 
 enum action { REQUEST, ARRIVES, LEAVES, ACTIONS };
 enum { SESSIONS = 64, LONGEST = 1500, MEMORY = 64, COMMAND_FRAME = 512, LOOKS = 8 };
 
-static struct agent *agent;
+static struct shared *shared;
+static struct agent *agent;  /* of its one core */
 static struct request request;
 
 struct input {
@@ -44,27 +47,24 @@ static void forwarded(void)
 	to->waiting = 0;
 	for (u32 i = 0; i < n; i++) {
 		memcpy(&dst, rte_pktmbuf_mtod_offset(frames[i], u8 *, AT_IP + 16), 4);
-		if (dst == agent->config.interfaces[0].address)
+		if (dst == shared->config.interfaces[0].address)
 			queue_add(to, frames[i]);
 		else
-			agent_egress(agent, &agent->pair[0], &frames[i], 1);
+			agent_frames(agent, &agent->pair[0], &frames[i], 1, 0);
 	}
 }
 
 static void frame(const u8 *bytes, u32 n, int arriving)
 {
-	struct rte_mbuf *p = rte_pktmbuf_alloc(agent->pool);
+	struct rte_mbuf *p = rte_pktmbuf_alloc(shared->pool);
 	void *data = p ? rte_pktmbuf_append(p, (u16)n) : 0;
 
 	if (!data)
 		abort(); /* frames get lost in here */
 	memcpy(data, bytes, n);
-	if (arriving) {
-		agent_ingress(agent, &agent->pair[0], &p, 1);
+	agent_frames(agent, &agent->pair[0], &p, 1, (u32)arriving);
+	if (arriving)
 		forwarded();
-	} else {
-		agent_egress(agent, &agent->pair[0], &p, 1);
-	}
 	agent_flush(agent);
 }
 
@@ -73,7 +73,7 @@ static void asked(const u8 *bytes, u32 n)
 	request.bytes = n > REQUEST_BYTES ? REQUEST_BYTES : n;
 	memcpy(request.text, bytes, request.bytes);
 	request.answered = 0;
-	for (int turn = 0; turn < LOOKS && answer(agent, &request); turn++)
+	for (int turn = 0; turn < LOOKS && answer(shared, &request); turn++)
 		;
 	if (request.answered > ANSWER_BYTES)
 		abort();
@@ -94,7 +94,10 @@ static void step(struct input *in)
 	in->left -= n;
 }
 
-static u32 entries(void) { return agent->egress.count + agent->ingress.count + agent->reconfig.count + agent->sessions.table.count; }
+static u32 entries(void)
+{
+	return agent->egress.count + agent->ingress.count + agent->reconfig.count + agent->sessions.table.count;
+}
 
 static void forget(void)
 {
@@ -103,7 +106,7 @@ static void forget(void)
 
 	memcpy(bytes + AT_IP, &c, sizeof(c));
 	for (int turn = 0, more = 1; turn < LOOKS && (more || entries()); turn++)
-		agent_command(agent, bytes, sizeof(bytes), &more);
+		agents_command(shared, bytes, sizeof(bytes), &more);
 	if (entries())
 		abort(); /* somebody can make it keep things for ever */
 }
@@ -111,10 +114,10 @@ static void forget(void)
 /* What the daemon has put there is none of the next input's. */
 static void reset(void)
 {
-	agent->config = (struct config){};
-	memset(agent->policy, 0, sizeof(agent->policy));
-	memset(agent->type, 0, sizeof(agent->type));
-	memset(agent->key, 0, sizeof(agent->key));
+	shared->config = (struct config){};
+	memset(shared->policy, 0, sizeof(shared->policy));
+	memset(shared->type, 0, sizeof(shared->type));
+	memset(shared->key, 0, sizeof(shared->key));
 	memset(agent->counter, 0, sizeof(agent->counter));
 	agent->heard = agent->told;
 }
@@ -123,19 +126,20 @@ int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	static char prefix[32];
-	struct options o = { .wire = { "net_null0" }, .host = { "net_null1" }, .pairs = 1, .prefix = prefix, .core = -1,
-			     .sessions = SESSIONS, .memory_mb = MEMORY, .no_huge = 1 };
+	struct options o = { .wire = { "net_null0" }, .host = { "net_null1" }, .pairs = 1, .prefix = prefix, .cores = 1,
+			     .processor = { -1 }, .sessions = SESSIONS, .memory_mb = MEMORY, .no_huge = 1 };
 
 	(void)argc;
 	(void)argv;
 	snprintf(prefix, sizeof(prefix), "dysco-fuzz-%d", (int)getpid());
 	environment_start(&o);
-	agent = agent_new(SESSIONS);
-	if (!agent)
+	shared = agents_new(1, SESSIONS);
+	if (!shared)
 		return 1;
-	close(agent->routes.fd);
-	agent->routes.fd = -1; /* no address of an input may be looked for */
-	ports_start(agent, &o);
+	agent = shared->agent[0];
+	close(shared->routes.fd);
+	shared->routes.fd = -1; /* no address of an input may be looked for */
+	ports_start(shared, &o);
 	return 0;
 }
 
