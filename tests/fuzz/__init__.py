@@ -57,7 +57,8 @@ def _dpdk() -> tuple[list[str], list[str]]:
     return [*headers, *ours], [*said("--libs"), "-lrte_net_ring"]
 
 
-DPDK_PARTS = tuple(f"dysco_ns/dpdk/{part}.c" for part in ("answers", "commands", "environment", "options", "ports", "statistics", "worker"))
+PARTS = ("answers", "commands", "environment", "options", "ports", "statistics", "worker")
+DPDK_PARTS = tuple(f"dysco_ns/dpdk/{part}.c" for part in PARTS)
 
 
 TARGETS = (
