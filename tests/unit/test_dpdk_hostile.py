@@ -133,13 +133,15 @@ def test_malformed_frames_are_counted_and_harm_nothing(tmp_path, started, worker
     messages = [f for f in read_pcap(quiet.out) if len(f) > HEADERS][:40]
     assert len(messages) == 40
 
-    write_pcap(hostile, [changed(dice.choice(messages), dice) for _ in range(3000)] + 20 * corpus_frames())
+    write_pcap(hostile, [changed(dice.choice(messages), dice) for _ in range(3000)] + corpus_frames())
     attacked = Running(tmp_path, hostile, syns, started, workers)
-    until = time.monotonic() + 3.0
-    while time.monotonic() < until:
+    least, most = time.monotonic() + 3.0, time.monotonic() + 60.0  # a busy machine gets to the messages late
+    counters = {}
+    while time.monotonic() < (most if counters.get("drop_bad_message", 0) <= 100 else least):
         attacked.core.expire(0.001, 0.001, 0.0)
         assert sum(1 for _ in attacked.core.sessions()) <= 512 * workers
-    counters = attacked.core.counters()
+        counters = attacked.core.counters()
     assert attacked.end() == (0, "")
+
     assert counters["drop_bad_message"] > 100
     assert counters["session_joined"] > 0

@@ -46,7 +46,7 @@ class Table:
 class Memory:
     """A data path that refuses every command; it has the two sessions of a proxy."""
 
-    marks = parks = True
+    marks = True
 
     def __init__(self):
         self.btf = Btf(OBJECT)
@@ -62,6 +62,12 @@ class Memory:
 
     def attach(self, ifindex):
         return "nowhere"
+
+    def release(self, nonce):
+        return 0
+
+    def statistics(self):
+        return {"backend": "memory"}
 
     def run(self, name, data):
         return REFUSED_LOCKED, 0
