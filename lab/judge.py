@@ -5,7 +5,7 @@ tshark takes the packets apart, this module knows TCP and docs/wire-format.md; n
 judged of each direction of a path: its first byte is ISN + 1, no byte is skipped, no acknowledgment is above what the path
 has carried, timestamps never fall and echo only what has been sent.  That holds beside the sender.  What comes from afar may
 have got lost or been overtaken: there what has been skipped must come later, and no news may bear a timestamp for which its
-receiver drops it (RFC 7323, 5.3).
+receiver drops it (RFC 7323, 5.3).  What agents write is read by agents first, and may come early.
 """
 
 from __future__ import annotations
@@ -221,10 +221,10 @@ def _is_news(here: Direction, s: Segment, start: int) -> bool:
 def _take_timestamps(here: Direction, there: Direction | None, s: Segment, news: bool) -> None:
     if s.tsval is None:
         return
-    if here.recent is not None and news and (behind := ahead(here.recent, s.tsval)) > STALE_MS:
+    if here.recent is not None and news and not s.urgent and (behind := ahead(here.recent, s.tsval)) > STALE_MS:
         here.stale_news_max = max(here.stale_news_max, behind)
     in_order = not there or there.acked is None or ahead(s.seq, there.acked) <= 0
-    if in_order and (here.recent is None or ahead(s.tsval, here.recent) > 0):
+    if in_order and not s.urgent and (here.recent is None or ahead(s.tsval, here.recent) > 0):
         here.recent = s.tsval
     if here.tsval is None or ahead(s.tsval, here.tsval) > 0:
         here.tsval = s.tsval

@@ -30,6 +30,7 @@ def _tools():
     needs(missing)
 
 
+@pytest.mark.long
 def test_dysco_chains_over_switches_that_only_forward(lab_of, tmp_path):
     """5 s"""
     lab = lab_of("switched", middleboxes=3)

@@ -35,6 +35,7 @@ def machines(tmp_path):
         each.__exit__()
 
 
+@pytest.mark.long
 def test_a_session_through_a_machine_loses_it_while_it_lives(machines):
     """Signed; the agents answer through ssh; afterwards the machines are as they were (10 s)."""
     bed = machines(THREE)
@@ -72,6 +73,7 @@ def test_an_experiment_runs_on_machines_and_leaves_them_as_they_were(machines, t
     assert bed.look() == before and not bed.notes()
 
 
+@pytest.mark.long
 def test_what_a_killed_run_leaves_is_refused_then_cleaned_twice(machines, tmp_path):
     """SIGKILL in the middle: the agents live on, until `clean` (20 s)."""
     bed = machines(THREE)
@@ -93,6 +95,7 @@ def test_what_a_killed_run_leaves_is_refused_then_cleaned_twice(machines, tmp_pa
         assert bed.look() == before and not bed.notes()
 
 
+@pytest.mark.long
 def test_the_tree_is_deployed_and_a_machine_that_is_away_is_named(machines, tmp_path):
     bed = machines({"left": {"role": "client"}, "right": {"role": "server"}}, tree=str(tmp_path / "tree"))
     for _ in range(2):

@@ -15,6 +15,7 @@ SMALL = ("rounds=1", "ms=100", "sessions=500", "ports=virtio_user")
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_every_frame_of_every_session_arrives_right_or_not_at_all(tmp_path):
     """One core and two, 64 to 1518 bytes, agent and plain forwarding (15 s)."""
     settings = [word for setting in SMALL for word in ("--set", setting)]

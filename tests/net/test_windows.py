@@ -84,7 +84,9 @@ def test_the_window_is_throttled_meanwhile(lab_of, tmp_path):
     worst = {}
     for throttle, (src, dst), since, until in seen:
         for host, ends in (("client", (dst, src)), ("server", (src, dst))):
-            beyond = overshoot(shown[host][ends], since, until, 16384 if throttle is None else throttle)
+            # what was sent before both were ready is late, and queues
+            begin = since if throttle is None else since + 2 * LATE_MS / 1000
+            beyond = overshoot(shown[host][ends], begin, until, 16384 if throttle is None else throttle)
             worst[throttle, host] = max(worst.get((throttle, host), 0), beyond)
     assert [worst[throttle, host] for throttle in (16384, 0) for host in ENDS] == [0] * 4, worst
     assert min(worst[None, host] for host in ENDS) > 0, worst
