@@ -72,7 +72,7 @@ def test_a_host_with_another_key_is_refused_and_counted(lab_of, tmp_path):
         agent.stop()
 
 
-@pytest.mark.parametrize("answer", ["resets", "says nothing"])
+@pytest.mark.parametrize("answer", ["resets", pytest.param("says nothing", marks=pytest.mark.long)])
 @pytest.mark.parametrize("policy", ["fail", "bypass"])
 def test_a_next_hop_without_an_agent_fails_or_is_bypassed_as_the_policy_says(lab_of, policy, answer):
     lab = lab_of("chain", middleboxes=1)
