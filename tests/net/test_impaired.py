@@ -35,6 +35,7 @@ def changed_in_the_end(lab, host, **change):
     pytest.fail(f"still cancelled: {results}")
 
 
+@pytest.mark.long
 def test_anchors_cut_segments_and_answer_what_is_sent_again(bad, tmp_path):
     """End hosts and forwarding middleboxes are anchors; small segments that are sent again are sent together, and straddle
     cutoffs; on both paths, both ways."""

@@ -5,6 +5,8 @@ import threading
 import time
 from contextlib import contextmanager
 
+import pytest
+
 from dysco_ns.model.events import of_json, replay
 from tests.net.test_reconfigure import SESSIONS, changed, verified
 
@@ -51,6 +53,7 @@ def test_reconfigurations_one_after_the_other(lab_of, tmp_path):
     assert kinds(told, "left_chain") >= 2 * SESSIONS
 
 
+@pytest.mark.long
 def test_contenders(lab_of, tmp_path):
     """Client to mb2 against mb1 to mb3, for every session: exactly one wins."""
     lab = lab_of("chain", middleboxes=5, initial=3, rate=200)

@@ -48,7 +48,8 @@ def test_a_daemon_is_killed_in(lab_of, tmp_path, phase, host):
     verified(lab, tmp_path, steps)
 
 
-@pytest.mark.parametrize("phase", ["locking", pytest.param("handshake", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("phase", ["locking", "handshake"])
 def test_the_locks_of_a_left_anchor_that_never_comes_back_expire(lab_of, tmp_path, phase):
     """mb1's daemon dies with the segment up to mb3 locked; two seconds later mb2, in the middle of it, changes its part."""
     lab = lab_of("chain", middleboxes=4, initial=3, rate=200)

@@ -34,7 +34,8 @@ def test_a_shaper_counts_pieces_as_long_as_they_are(lab_of, tmp_path):
 
     def steps():
         time.sleep(1.0)
-        for change in ({"replace": {"mb1": ["mb2"]}}, {"remove": "mb2"}, {"insert": ["mb1"]}, {"remove": "mb1"}):
+        first = [{"replace": {"mb1": ["mb2"]}}, {"remove": "mb2"}]
+        for change in first + [{"insert": ["mb1"]}, {"remove": "mb1"}] * 8:  # until a loss has been where it must
             lab.agent("client").request("reconfigure", all=True, timeout_s=20, **change)
             if splits(lab) > 1:
                 break
