@@ -9,10 +9,12 @@ is a process keeps them itself.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +29,7 @@ TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 MARK_PARKED = 0x44790003
 SO_MARK = 36
 FRAME_BYTES = 1 << 16
+LET_GO_S = 3.0
 IP_AT, TCP_AT = 14, 34
 FIN = 1
 
@@ -92,7 +95,7 @@ class Device:
             self._fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         except OSError:
             return
-        fcntl.ioctl(self._fd, TUNSETIFF, struct.pack("16sH22x", NAME, IFF_TAP | IFF_NO_PI))
+        _own(self._fd)
         # IPv6 would greet its neighbours there
         Path(f"/proc/sys/net/ipv6/conf/{NAME.decode()}/disable_ipv6").write_text("1") if _has_ipv6() else None
         with IPRoute() as ip:
@@ -143,6 +146,23 @@ def sequence_length(frame: bytes) -> int:
     """Bytes and FIN of a segment."""
     total, offset, flags = struct.unpack_from("!H", frame, IP_AT + 2)[0], frame[TCP_AT + 12] >> 4, frame[TCP_AT + 13]
     return int(total) - (TCP_AT - IP_AT) - 4 * offset + (flags & FIN)
+
+
+def _own(fd: int) -> None:
+    """Makes the device one's own.  A daemon that has just ended may hold it for a moment still: the kernel closes a process's
+    files after the process has left the table, if another of its threads ends later.  OSError if another keeps it."""
+    until = time.monotonic() + LET_GO_S
+    while True:
+        try:
+            fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", NAME, IFF_TAP | IFF_NO_PI))
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            if time.monotonic() > until:
+                why = f"{NAME.decode()} belongs to another process: does another agent serve this namespace?"
+                raise OSError(error.errno, why) from error
+        time.sleep(0.01)
 
 
 def _has_ipv6() -> bool:

@@ -96,13 +96,14 @@ def reconfigured(lab, host, **change):
     return results
 
 
-def settled(lab):
-    """Waits until no session is under reconfiguration at any agent."""
+def settled(lab, hosts=(), timeout_s=15):
+    """Waits until no session is under reconfiguration, and none is locked, at those hosts: all that have an agent."""
 
     def busy():
-        return any(s["state"].startswith("reconfiguring") for host in lab.state.agents for s in sessions(lab, host))
+        found = [s for host in hosts or lab.state.agents for s in sessions(lab, host) if s["state"] != "over"]
+        return [s for s in found if s["lock"] != "unlocked" or "reconfiguring" in s["state"]]
 
-    wait_until(lambda: not busy(), 15, "all reconfigurations settled")
+    wait_until(lambda: not busy(), timeout_s, "locks free, nothing under way")
 
 
 def emptied(lab, timeout_s=10, at=None):

@@ -7,16 +7,10 @@ from contextlib import ExitStack
 import pytest
 
 from lab.impair import lost, packets_lost
-from lab.network import wait_until
+from tests.net.conftest import settled
 from tests.net.test_reconfigure import SESSIONS, changed, verified
 
 STEPS = ("requestLock", "ackLock", "new path SYN", "new path SYN-ACK", "right ACK", "release", "ackRelease")
-
-
-def settled(lab, hosts):
-    """No lock held, nothing under way."""
-    found = [s for host in hosts for s in lab.agent(host).request("sessions")["sessions"] if s["state"] != "over"]
-    return all(s["lock"] == "unlocked" and "reconfiguring" not in s["state"] for s in found)
 
 
 @pytest.mark.long
@@ -40,7 +34,7 @@ def exchange(lab, message):
         with lost(lab, message):
             changed(lab, "client", chain=["mb3", "mb4"], until="server")
             assert packets_lost(lab) >= 2 * SESSIONS
-        wait_until(lambda: settled(lab, lab.topology.names), 5, "locks free, nothing under way")
+        settled(lab, timeout_s=5)
 
     return steps
 
@@ -62,7 +56,7 @@ def test_the_first_of_every_kind_is_lost_at_each_hop(lab_of, tmp_path):
                 stack.enter_context(lost(lab, message))
             changed(lab, "client", replace={"mb1": ["mb2"]})
             assert packets_lost(lab) >= 2 * SESSIONS * len(messages)
-        wait_until(lambda: settled(lab, lab.topology.names), 5, "locks free, nothing under way")
+        settled(lab, timeout_s=5)
 
     verified(lab, tmp_path, steps, wires=("mb2",))
 
@@ -78,7 +72,7 @@ def test_a_cancel_is_lost_at_each_hop(net, tmp_path, message):
         with lost(lab, "new path SYN-ACK", once=False), lost(lab, message):
             reply = lab.agent("client").request("reconfigure", all=True, insert=["mb3"], retries=0, timeout_s=20)
             assert {r["outcome"] for r in reply["results"]} == {"cancelled"}, reply
-        wait_until(lambda: settled(lab, ("client", "server")), 5, "the anchors are free")
+        settled(lab, ("client", "server"), timeout_s=5)
         changed(lab, "client", insert=["mb3"])
 
     verified(lab, tmp_path, steps)
@@ -95,7 +89,7 @@ def test_all_of_a_kind_are_lost_and_the_attempt_is_cancelled(net, tmp_path, mess
             reply = lab.agent("client").request("reconfigure", all=True, replace={"mb1": ["mb3"]}, retries=0, timeout_s=20)
             assert {(r["outcome"], r["retry"]) for r in reply["results"]} == {("cancelled", True)}, reply
             assert packets_lost(lab) >= SESSIONS
-        wait_until(lambda: settled(lab, ("client", "mb1", "mb2", "server")), 5, "locks free, nothing under way")
+        settled(lab, ("client", "mb1", "mb2", "server"), timeout_s=5)
         assert {s["state"] for s in lab.agent("mb3").request("sessions")["sessions"]} <= {"over"}
         changed(lab, "client", replace={"mb1": ["mb3"]})
 

@@ -15,8 +15,7 @@ import pytest
 
 from lab.impair import lost
 from lab.network import wait_until
-from tests.net.conftest import LONG_S, no_session_was_reset, nothing_was_invalid, sessions, talking
-from tests.net.test_messages_lost import settled
+from tests.net.conftest import LONG_S, no_session_was_reset, nothing_was_invalid, sessions, settled, talking
 from tests.net.test_reconfigure import SESSIONS, changed, dysco, flat, verified
 
 
@@ -67,7 +66,7 @@ def test_a_forwarding_middlebox_leaves_by_itself(lab_of, tmp_path, way):
         with lost(lab, "trigger") if way == "lost" else nullcontext():
             results = lab.agent("mb2").request("leave", all=True, timeout_s=20)["results"]
         assert [r["outcome"] for r in results] == ["done"] * SESSIONS, results
-        wait_until(lambda: settled(lab, lab.topology.names), 5, "nothing under way")
+        settled(lab, timeout_s=5)
         assert flat(lab, "mb2")
         assert not flat(lab, "mb1")
 
@@ -158,7 +157,7 @@ def test_a_right_anchor_that_has_left_is_told_by_the_end_of_the_chain(lab_of, tm
         reply = lab.agent("client").request("reconfigure", all=True, chain=["mb3"], until="mb2", retries=0)
         told = {(r["outcome"], r["reason"], r["retry"]) for r in reply["results"]}
         assert told == {("refused", "the right anchor is not on the session's chain", False)}, told
-        assert settled(lab, ("client", "mb1", "server"))
+        settled(lab, ("client", "mb1", "server"))
         changed(lab, "client", chain=["mb3"], until="server")
 
     verified(lab, tmp_path, steps)
@@ -222,7 +221,7 @@ def test_who_contends_and_retries_is_done_in_the_end(lab_of, tmp_path):
             thread.start()
         for thread in threads:
             thread.join()
-        assert settled(lab, lab.topology.names)
+        settled(lab)
 
     verified(lab, tmp_path, steps)
     reasons = {(name, r["outcome"], r["reason"]) for name, (_, out, _) in said.items() for r in json.loads(out)["results"]}

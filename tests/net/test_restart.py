@@ -2,14 +2,16 @@
 """Daemons that are killed while a session is reconfigured: the data path goes on, whoever comes back finishes the work,
 and what nobody finishes leaves no lock behind."""
 
+import threading
 import time
 
 import pytest
 
+from dysco_ns.agent.launch import StartFailed
 from lab.impair import lost
 from lab.network import wait_until
+from tests.net.conftest import settled
 from tests.net.daemons import killed, started_again
-from tests.net.test_messages_lost import settled
 from tests.net.test_reconfigure import changed, verified
 
 PHASES = {"locking": "ackLock", "handshake": "new path SYN-ACK", "two paths": "ackRelease"}
@@ -42,10 +44,22 @@ def test_a_daemon_is_killed_in(lab_of, tmp_path, phase, host):
             killed(lab, host)
             time.sleep(0.5)
         started_again(lab, host)
-        wait_until(lambda: settled(lab, ("client", "mb1", "server")), 12, "no lock held, nothing under way")
+        settled(lab, ("client", "mb1", "server"), timeout_s=12)
         changed(lab, "client", chain=[], until="server")
 
     verified(lab, tmp_path, steps)
+
+
+def test_an_agent_waits_for_one_that_ends_and_refuses_to_be_a_second(lab_of):
+    lab = lab_of("chain", middleboxes=0, backend="ebpf")
+    first = lab.state.agents["client"].pid
+    with pytest.raises(StartFailed, match="does another agent serve this namespace?"):
+        started_again(lab, "client")
+    assert lab.agent("client").request("ping") and lab.state.agents["client"].pid == first
+    ending = threading.Timer(0.5, killed, (lab, "client"))
+    ending.start()
+    started_again(lab, "client")
+    assert lab.agent("client").request("ping") and lab.state.agents["client"].pid != first
 
 
 @pytest.mark.long

@@ -74,9 +74,10 @@ def test_more_short_sessions_than_the_tables_hold(lab_of):
         lab.run("client", ["sysctl", "-qw", "net.ipv4.tcp_tw_reuse=1"])  # or 30,000 TIME_WAITs would use up the ports
         lab.run("client", [CONNECT, "churn", lab.topology.host("server").address, str(PORT), str(count)])
     for host in lab.topology.names:
-        counted = counters(lab, host)
+        before, there, counted = counters(lab, host), len(sessions(lab, host)), counters(lab, host)
         assert counted.get("session_started", 0) + counted.get("session_joined", 0) == count
-        assert count - counted["session_forgotten"] == len(sessions(lab, host)) < 16384
+        assert before["session_forgotten"] <= count - there <= counted["session_forgotten"]  # they expire meanwhile
+        assert there < 16384
         assert "drop_table_full" not in counted and "drop_no_port" not in counted
 
 
