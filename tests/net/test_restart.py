@@ -53,7 +53,7 @@ def test_a_daemon_is_killed_in(lab_of, tmp_path, phase, host):
 def test_an_agent_waits_for_one_that_ends_and_refuses_to_be_a_second(lab_of):
     lab = lab_of("chain", middleboxes=0, backend="ebpf")
     first = lab.state.agents["client"].pid
-    with pytest.raises(StartFailed, match="does another agent serve this namespace?"):
+    with pytest.raises(StartFailed, match="does another agent serve"):
         started_again(lab, "client")
     assert lab.agent("client").request("ping") and lab.state.agents["client"].pid == first
     ending = threading.Timer(0.5, killed, (lab, "client"))
