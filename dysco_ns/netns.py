@@ -18,6 +18,7 @@ CLONE_NEWNET = 0x40000000
 RUN = Path("/run/dysco")
 BPFFS = RUN / "bpf"
 
+_RESERVED = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 _libc = c.CDLL(None, use_errno=True)
 
 
@@ -96,19 +97,29 @@ def _ranges(text: str) -> list[tuple[int, int]]:
 def reserve_ports(first: int, last: int) -> None:
     """Sockets of the current namespace that ask for any port get none of these from now on.  OSError if it cannot be
     told so, and does give some of them."""
-    sysctls = Path("/proc/sys/net/ipv4")
-    low, high = map(int, (sysctls / "ip_local_port_range").read_text().split())
-    reserved = (sysctls / "ip_local_reserved_ports").read_text().strip()
+    reserved = _RESERVED.read_text().strip()
+    low, high = map(int, _RESERVED.with_name("ip_local_port_range").read_text().split())
     low, high = max(low, first), min(high, last)
     if low > high or any(a <= low and high <= b for a, b in _ranges(reserved)):
         return
     wanted = ",".join(filter(None, (reserved, f"{first}-{last}")))
     try:
-        (sysctls / "ip_local_reserved_ports").write_text(wanted)
+        _RESERVED.write_text(wanted)
     except OSError as error:
         why = f"cannot be changed ({os.strerror(error.errno or 0)}): set net.ipv4.ip_local_reserved_ports={wanted}"
         raise OSError(error.errno, f"sockets here may get ports {low}-{high}, which agents use between themselves, and that {why}"
                       ) from error  # fmt: skip
+    ports_path(inode(path_of())).write_text(f"{reserved}\n{_RESERVED.read_text()}")
+
+
+def give_back_ports() -> None:
+    """What `reserve_ports` has added here goes, unless somebody has changed the list since.  May run twice."""
+    note = ports_path(inode(path_of()))
+    if note.exists():
+        before, after = note.read_text().splitlines()
+        if _RESERVED.read_text().strip() == after:
+            _RESERVED.write_text(before or "\n")
+        note.unlink()
 
 
 def ensure_bpffs() -> Path:
@@ -128,6 +139,11 @@ def remove_bpffs() -> None:
 def policies_path(namespace: int) -> Path:
     """Where the agent of a namespace keeps its policies for the one that starts after it."""
     return RUN / f"{namespace}.policies"
+
+
+def ports_path(namespace: int) -> Path:
+    """Which ports were reserved in a namespace before its agent came, and which after."""
+    return RUN / f"{namespace}.ports"
 
 
 def log_path(namespace: int) -> Path:

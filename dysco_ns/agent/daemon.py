@@ -350,8 +350,12 @@ def run_here(settings: Settings, btf: Btf | None = None, ready: Any = None) -> N
 
 
 def forget_namespace(namespace: int) -> None:
-    """Removes the data path, socket and log that an agent of this namespace left.  May run twice."""
+    """Removes the data path, socket and log that an agent of this namespace left; within it, the ports that it reserved are
+    given back.  May run twice."""
     forget(namespace)
+    if netns.inode(netns.path_of()) == namespace:
+        netns.give_back_ports()
+    netns.ports_path(namespace).unlink(missing_ok=True)
     netns.socket_path(namespace).unlink(missing_ok=True)
     netns.policies_path(namespace).unlink(missing_ok=True)
     netns.log_path(namespace).unlink(missing_ok=True)

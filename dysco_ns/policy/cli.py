@@ -161,10 +161,15 @@ def agent_forget(
 
     if os.geteuid():
         fail("a data path can be taken away by root only: run it with sudo")
-    namespace = netns.inode(path or netns.path_of())
-    if _answers(AgentClient(netns.socket_path(namespace))):
-        fail("the agent of this namespace runs: end it first")
-    forget_namespace(namespace)
+    try:
+        if path:
+            netns.enter(path)
+        namespace = netns.inode(netns.path_of())
+        if _answers(AgentClient(netns.socket_path(namespace))):
+            fail("the agent of this namespace runs: end it first")
+        forget_namespace(namespace)
+    except OSError as error:
+        fail(str(error))
 
 
 def _answers(client: AgentClient) -> bool:
