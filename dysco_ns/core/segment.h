@@ -304,6 +304,24 @@ INLINE void see(struct seen *seen, u32 seq_end, u32 length, u32 flags, u32 ack, 
 	}
 }
 
+/* Whether the numbers of a segment may be the sender's, as far as an entry alone can tell: anybody can send segments with numbers
+ * that are guessed.  Bytes that have got lost come again, so what follows is near in the end; acknowledgments do not: after
+ * many were lost the next is far, and is believed when another comes from beside it. */
+enum { FAR = 1 << 25 };
+
+INLINE int is_far(u32 number, u32 known) { return number - known + FAR >= 2 * FAR; }
+
+INLINE int credible(struct seen *seen, u32 seq_end, u32 flags, u32 ack)
+{
+	if (seen->has & SEEN_SEQ && is_far(seq_end, seen->seq_high))
+		return 0;
+	if (!(flags & TCP_ACK) || !(seen->has & SEEN_ACK) || !is_far(ack, seen->ack))
+		return 1;
+	u16 half = ack >> 16, beside = (u16)(half - seen->far) <= 1;
+	seen->far = half;
+	return beside;
+}
+
 /* The window as a segment without SYN would write it. */
 INLINE u32 seen_window(const struct seen *seen, u32 scale)
 {

@@ -92,18 +92,14 @@ INLINE int translate(struct packet *p, struct headers *h, struct entry *e, int a
 	be32 *timestamp = aligned_timestamp(h);
 	u32 payload = be16_of(ip->total_length) - 20 - tcp_header_length(tcp);
 	u32 seq = be32_of(tcp->seq), ack = be32_of(tcp->ack), window = be16_of(tcp->window);
-	u32 tsval = timestamp ? be32_of(timestamp[0]) : 0;
-
 	u32 length = payload + !!(tcp->flags & TCP_SYN) + !!(tcp->flags & TCP_FIN);
-	if (arriving) {
-		see(&e->seen, seq + to->seq_delta + length, length, tcp->flags, ack + to->ack_delta,
-		    shift_window(window, to->window_shift));
-		tsval += to->tsval_delta;
-	} else {
-		see(&e->seen, seq + length, length, tcp->flags, ack, window);
+	u32 end_here = seq + length + (arriving ? to->seq_delta : 0), ack_here = ack + (arriving ? to->ack_delta : 0);
+
+	if (credible(&e->seen, end_here, tcp->flags, ack_here)) {
+		see(&e->seen, end_here, length, tcp->flags, ack_here, arriving ? shift_window(window, to->window_shift) : window);
+		if (timestamp)
+			see_tsval(&e->seen, be32_of(timestamp[0]) + (arriving ? to->tsval_delta : 0));
 	}
-	if (timestamp)
-		see_tsval(&e->seen, tsval);
 	e->packets++;
 	e->bytes += payload;
 

@@ -89,7 +89,7 @@ struct seen {
 	u32 ack;                /* highest acknowledgment number */
 	u32 tsval;              /* highest timestamp: segments that two CPUs pass at once come in any order */
 	u16 window;             /* the header's field, unscaled */
-	u16 spare;
+	u16 far;                /* upper half of an acknowledgment number that was too far ahead to be believed at once */
 	u32 has;                /* enum seen_has: numbers start anywhere, so zero does not mean none */
 };
 enum seen_has { SEEN_SEQ = 1, SEEN_ACK = 2, SEEN_TSVAL = 4, SEEN_UNSCALED = 8 }; /* the window is a SYN-ACK's */
