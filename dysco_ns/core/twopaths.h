@@ -129,6 +129,10 @@ INLINE void plan_ack(struct out_plan *plan, struct reconfig *r, const struct seg
 {
 	u32 old_lives = !(r->flags & RECONFIG_DRAINED) && r->phase < PHASE_SETTLING;
 
+	if (s->flags & TCP_RST && r->phase >= PHASE_READY) {
+		plan->old |= old_lives;
+		plan->new = 1;
+	}
 	if (!(s->flags & TCP_ACK)) {
 		plan->old |= old_lives;
 		return;
@@ -144,10 +148,6 @@ INLINE void plan_ack(struct out_plan *plan, struct reconfig *r, const struct seg
 	} else if (!s->length) {
 		plan->old |= old_lives;
 		plan->new |= !!(r->flags & RECONFIG_FIRST_NEW) || !old_lives;
-	}
-	if (s->flags & TCP_RST && r->phase >= PHASE_READY) {
-		plan->old |= old_lives;
-		plan->new = 1;
 	}
 }
 
@@ -358,7 +358,7 @@ INLINE void plan_in_new_ack(struct in_plan *plan, struct reconfig *r, const stru
 	u32 ack = s->ack + r->beta_out, shown = r->old_sent_acked;
 
 	if (!(r->flags & RECONFIG_CUTOFF)) { /* it can only be the ack of the start: nothing is known of our data */
-		plan->drop |= !s->length;
+		plan->drop |= !s->length && !(s->flags & TCP_RST);
 		plan->ack = shown;
 		plan->window = r->old_window;
 		return;

@@ -104,7 +104,9 @@ class Socket:
 
     def hear(self, s):
         if self.reset:
-            return
+            return None
+        if self.state == "reset":  # there is no such connection here any more
+            return self._say(RST, seq=s.ack) if s.flags & (ACK | RST) == ACK else None
         if self.state in ("opening", "listening") and s.flags & SYN:
             return self._opened(s)
         if s.flags & RST:

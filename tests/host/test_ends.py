@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from lab.judge import CONTROL_OPTION, SYN
+from lab.judge import CONTROL_OPTION, RST, SYN
 
 TO_SERVER = {"filter": "tcp dst port 5001"}
 REQUEST_LOCK, ACK_LOCK, RELEASE, ACK_RELEASE, HEARTBEAT, ALIVE = 2, 3, 5, 6, 10, 11
@@ -57,6 +57,29 @@ def test_a_reset_passes_and_ends_the_session_everywhere(net, phase, end):
     net.lost = lambda host, s: False
     net.emptied(seconds=200)  # mb2 may have to ask: the reset has passed while the new path was made
     assert net.faults == []
+
+
+@pytest.mark.parametrize("said_again", [False, True])
+@pytest.mark.parametrize("end", ["client", "server"])
+def test_a_reset_comes_by_the_new_path_alone_though_nothing_else_has(net, end, said_again):
+    """Or it has got lost, and whoever has reset hears from the other again."""
+    net.quiet = True
+    net.run(0.3)
+    brought_to(net, "two paths")
+
+    def on_old_path(s):  # all that ends there gets lost, and what would end it
+        return STAYS["two paths"](s) or net.mb1.addresses[0] in (s.src[0], s.dst[0])
+
+    for here, there in net.pairs:
+        ends = (here, there) if end == "client" else (there, here)
+        net.lost = lambda host, s: said_again or on_old_path(s)
+        ends[0].abort()
+        net.run(0.01)
+        assert ends[1].reset != said_again
+        net.lost = lambda host, s: on_old_path(s)
+        ends[1].write(100)
+        net.run(0.3)
+        assert ends[1].reset
 
 
 @pytest.mark.parametrize("phase", STAYS)
