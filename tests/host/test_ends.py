@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from lab.judge import CONTROL_OPTION, RST, SYN
+from lab.judge import CONTROL_OPTION, SYN
 
 TO_SERVER = {"filter": "tcp dst port 5001"}
 REQUEST_LOCK, ACK_LOCK, RELEASE, ACK_RELEASE, HEARTBEAT, ALIVE = 2, 3, 5, 6, 10, 11
