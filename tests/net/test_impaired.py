@@ -67,7 +67,9 @@ def test_each_by_itself_and_worse(bad, tmp_path, shares):
                 time.sleep(0.2)
                 changed_in_the_end(lab, "client", replace={f"mb{turn % 2 + 1}": [f"mb{(turn + 1) % 2 + 1}"]})
 
-    verified(lab, tmp_path, steps, stacks=("client", "server"))
+    # of two segments that are late and sent again the second comes with a timestamp that is old: PAWS drops it without Dysco too
+    allowed = ["stale_news_max"] if "late" in shares else []
+    verified(lab, tmp_path, steps, stacks=("client", "server"), allowed=allowed)
     assert total(lab, "split_failed") == 0
 
 

@@ -23,11 +23,9 @@ from dysco_ns.dpdk.client import DataPath
 from dysco_ns.dpdk.process import socket_path
 from dysco_ns.ebpf.btf import Btf
 from dysco_ns.ebpf.loader import OBJECT
-from lab.network import wait_until
-from tests.net.conftest import no_session_was_reset
+from tests.net.conftest import no_session_was_reset, settled
 from tests.net.daemons import killed, started_again
 from tests.net.test_deltas import TALK, stream
-from tests.net.test_messages_lost import settled
 from tests.net.test_reconfigure import dysco
 from tests.net.watch import watched
 
@@ -313,7 +311,7 @@ def test_a_daemon_that_dies_while_segments_wait(net, tmp_path):
             killed(net, "client")
         started_again(net, "client")
         net.run("mb2", ["iptables", "-D", "FORWARD", "1"])  # the mark has not come; the new path is used all the same
-        wait_until(lambda: settled(net, ("client", "server")), 10, "nothing under way")
+        settled(net, ("client", "server"), timeout_s=10)
 
     net.during(change)
 

@@ -25,9 +25,9 @@ def changed(lab, host, **change):
     time.sleep(0.3)
 
 
-def verified(lab, tmp_path, steps, wires=(), stacks=(), **load):
-    """Sessions that last while steps() change their chains, hashed at both ends; captured beside `wires` and in `stacks`."""
-    with watched(lab, tmp_path, wires, stacks):
+def verified(lab, tmp_path, steps, wires=(), stacks=(), allowed=(), **load):
+    """Sessions that last while steps() change their chains, hashed at both ends; captured as `watched` says."""
+    with watched(lab, tmp_path, wires, stacks, allowed):
         with talking(lab, tmp_path, sessions=SESSIONS, seconds=LONG_S, **load) as talk:
             steps()
             assert no_reset_was_sent(lab)
