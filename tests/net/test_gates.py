@@ -53,6 +53,7 @@ def test_a_strict_firewall_and_those_that_ask_from_the_other_side(lab_of, tmp_pa
     proxy = TcpProxy({8001: (server, 9001)}, tmp_path / "control")
     with lab.service("mb1", proxy.command()):
         with talking(lab, tmp_path, address=box, port=(8001, 9001)) as talk:
+            wait_until(lambda: [s["state"] for s in sessions(lab, "server")] == ["established"] * 10, 5, "ten sessions")
             reply = proxy.leave(8001)
             assert (reply["spliced"], reply["refused"]) == (10, 0)
             wait_until(lambda: all(s["neighbours"]["right"] == server for s in sessions(lab, "client")), 10, "without the proxy")
