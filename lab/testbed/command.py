@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -69,8 +71,9 @@ def run(
     plan_of(experiment, settings, profile)
     if experiment not in ON_TESTBED:
         raise BadSetting(f"{experiment} runs in the lab only; on a testbed there are {', '.join(ON_TESTBED)}")
-    outcome = runner.execute(runner.Asked(experiment, profile, settings, seed, out, Machines(machines, inventory)))
-    _collect(machines, outcome.run)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what the plays tell is no JSON
+        outcome = runner.execute(runner.Asked(experiment, profile, settings, seed, out, Machines(machines, inventory)))
+        _collect(machines, outcome.run)
     report(outcome, strict, as_json)
 
 
