@@ -5,6 +5,8 @@
  * that value, then the sender's own plus beta.  The first segment with bytes therefore tells beta.  Each anchor
  * echoes on the wire what it has itself received, and gives its end host only echoes of what that host has sent.
  * TSval as delivered never falls behind what was delivered last, from either path: Linux would drop the segment.
+ * Nor does TSecr: the slower path's is older, and if the local side is an anchor that has settled it would take away
+ * a beta that was not in it yet.
  */
 #ifndef DYSCO_TIMESTAMPS_H
 #define DYSCO_TIMESTAMPS_H
@@ -42,6 +44,19 @@ INLINE u32 ts_deliver(struct reconfig *r, u32 tsval)
 {
 	r->ts_delivered = seq_max(r->ts_delivered, tsval);
 	return r->ts_delivered;
+}
+
+/* Raises the TSecr of a segment that is delivered to what was delivered last. */
+INLINE void echo_deliver(struct reconfig *r, const struct segment *s, u32 *tsecr, int on_new)
+{
+	if (!s->timestamp_at || !(s->flags & TCP_ACK))
+		return;
+	if (on_new && !seq_before(s->tsecr - r->beta_out, r->ts_echoed)) /* as the entries will deliver it */
+		r->flags |= RECONFIG_ECHO_LEVEL;
+	else if (!on_new && seq_after(*tsecr, r->ts_echoed))
+		r->flags &= ~(u32)RECONFIG_ECHO_LEVEL;
+	r->ts_echoed = seq_max(r->ts_echoed, *tsecr);
+	*tsecr = r->ts_echoed;
 }
 
 INLINE void timestamps_in_old(struct reconfig *r, const struct segment *s, u32 *tsval)
@@ -101,7 +116,9 @@ INLINE void timestamps_in_new(struct reconfig *r, const struct segment *s, u32 *
  * raise them as this file does, and a stack would drop the segment. */
 INLINE int ts_level(const struct reconfig *r)
 {
-	return r->flags & RECONFIG_TS_LEVEL || !seq_before(r->ts_in0 + r->ts_offset, r->ts_delivered);
+	int echoes = r->flags & RECONFIG_ECHO_LEVEL || !seq_before(r->ts_out0, r->ts_echoed);
+
+	return echoes && (r->flags & RECONFIG_TS_LEVEL || !seq_before(r->ts_in0 + r->ts_offset, r->ts_delivered));
 }
 
 #endif
