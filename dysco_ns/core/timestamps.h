@@ -51,11 +51,12 @@ INLINE void echo_deliver(struct reconfig *r, const struct segment *s, u32 *tsecr
 {
 	if (!s->timestamp_at || !(s->flags & TCP_ACK))
 		return;
+	if (seq_after(*tsecr, r->ts_echoed)) {
+		r->ts_echoed = *tsecr;
+		r->flags &= ~(u32)RECONFIG_ECHO_LEVEL;
+	}
 	if (on_new && !seq_before(s->tsecr - r->beta_out, r->ts_echoed)) /* as the entries will deliver it */
 		r->flags |= RECONFIG_ECHO_LEVEL;
-	else if (!on_new && seq_after(*tsecr, r->ts_echoed))
-		r->flags &= ~(u32)RECONFIG_ECHO_LEVEL;
-	r->ts_echoed = seq_max(r->ts_echoed, *tsecr);
 	*tsecr = r->ts_echoed;
 }
 
