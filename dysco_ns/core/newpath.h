@@ -65,11 +65,11 @@ INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, 
 	r->old_rcvd = believed(r, in->seen.seq_high);
 }
 
-/* Whether the other anchor is: it has answered a release, or bytes have come or been echoed by the new path.  It may have settled,
- * and would pass on a handshake's segment that is said to it once more: its window, and its old timestamp. */
+/* Whether the other anchor is: it has asked for release or answered, or bytes have come or been echoed by the new path.  It may
+ * have settled, and would pass on a handshake's segment that is said to it once more: its window, and its old timestamp. */
 INLINE int peer_is_ready(const struct reconfig *r)
 {
-	return r->heard_ns || r->flags & (RECONFIG_FIRST_NEW | RECONFIG_BETA_OUT);
+	return r->heard_ns || r->flags & (RECONFIG_BETA_IN | RECONFIG_BETA_OUT);
 }
 
 /* How far the clocks that the two anchors see are apart: gathered on the old path, unless a proxy with clocks of its own
