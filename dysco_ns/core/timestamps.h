@@ -23,6 +23,8 @@ INLINE u32 ts_held_in(const struct reconfig *r) { return r->ts_in0 + r->beta_in;
 
 INLINE void timestamps_out(struct out_timestamps *ts, struct reconfig *r, const struct segment *s, int bytes_on_new)
 {
+	if (s->timestamp_at && s->flags & TCP_ACK && seq_after(s->tsecr, r->ts_delivered))
+		r->ts_old_seen = s->tsecr; /* not of the new path: an anchor beyond has been told a beta that has not come by here yet */
 	ts->old_tsecr = seq_after(s->tsecr, r->ts_old_seen) && r->phase >= PHASE_READY ? r->ts_old_seen : s->tsecr;
 	if (r->flags & RECONFIG_BETA_OUT) {
 		ts->new_tsval = s->tsval + r->beta_out;
@@ -113,13 +115,13 @@ INLINE void timestamps_in_new(struct reconfig *r, const struct segment *s, u32 *
 	*tsval = ts_deliver(r, real + r->ts_offset);
 }
 
-/* Whether no timestamp of the new path, not even one that is held, falls behind what has been delivered: entries do not
- * raise them as this file does, and a stack would drop the segment. */
+/* Whether no timestamp of the new path, not even one that is held, falls behind what has been delivered, and no echo, here or
+ * there, behind an earlier one: entries do not raise them as this file does, and a stack would drop the segment. */
 INLINE int ts_level(const struct reconfig *r)
 {
 	int echoes = r->flags & RECONFIG_ECHO_LEVEL || !seq_before(r->ts_out0, r->ts_echoed);
 
-	return echoes && (r->flags & RECONFIG_TS_LEVEL || !seq_before(r->ts_in0 + r->ts_offset, r->ts_delivered));
+	return echoes && (r->flags & RECONFIG_TS_LEVEL || r->ts_in0 + r->ts_offset == r->ts_delivered);
 }
 
 #endif
