@@ -422,7 +422,8 @@ INLINE int release_step(struct packet *p)
 	return cancel_answered(p, x);
 }
 
-/* Program: the stack of a middlebox that has left goes on talking: a FIN is acknowledged, all else is swallowed. */
+/* Program: the stack of a middlebox that has left goes on talking.  A FIN is acknowledged, and what has been sent before: it has
+ * arrived, but its acknowledgment may have got lost, and without it the socket never comes to its FIN.  All else is swallowed. */
 INLINE int tombstone_egress(struct packet *p)
 {
 	struct scratch *x = port_scratch();
@@ -437,9 +438,11 @@ INLINE int tombstone_egress(struct packet *p)
 		e->flags |= ENTRY_ENDED; /* the only thing left to acknowledge was the FIN of command_close */
 	else if (e && s->flags & TCP_ACK && seq_after(s->ack, e->seen.ack))
 		e->seen.ack = s->ack;
-	if (!(s->flags & TCP_FIN))
+	u32 end = s->seq + s->length;
+	int again = e && s->length && !seq_after(end, e->seen.seq_high);
+	if (!(s->flags & TCP_FIN) && !again)
 		return VERDICT_DROP;
-	struct frame_header f = { reversed(&key), s->ack, s->seq + s->length, TCP_ACK, HANDSHAKE_WINDOW };
+	struct frame_header f = { reversed(&key), s->ack, end, TCP_ACK, HANDSHAKE_WINDOW };
 	frame_start(x, &f);
 	if (s->timestamp_at)
 		frame_timestamp(x, s->tsecr, s->tsval);

@@ -43,6 +43,8 @@ INLINE int both_ways_seen(const struct entry *out, const struct entry *in)
 	return (out->seen.has & in->seen.has & (SEEN_SEQ | SEEN_ACK)) == (SEEN_SEQ | SEEN_ACK);
 }
 
+enum { LONG_AGO = 1 << 30 };    /* behind every timestamp that is under way */
+
 /* Both anchors, when the record is made: what the entries have seen so far.  From here on the slow path keeps it. */
 INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, const struct entry *out,
 			 const struct entry *in)
@@ -51,6 +53,7 @@ INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, 
 	r->known_scale = known_scale(s, side);
 	r->ts_delivered = in->seen.tsval;
 	r->ts_old_seen = in->seen.tsval;
+	r->ts_echoed = out->seen.tsval - LONG_AGO; /* none yet */
 	r->old_rcvd_acked = out->seen.ack;
 	r->old_sent_acked = seq_min(in->seen.ack, out->seen.seq_high); /* nobody can have acknowledged what was not sent */
 	r->flags |= s->new_path.txid ? RECONFIG_BROUGHT_IN : 0;
@@ -60,6 +63,13 @@ INLINE void record_begin(struct reconfig *r, const struct session *s, u32 side, 
 	r->edge_delivered = r->old_sent_acked + (r->old_window << (r->known_scale & 15));
 	r->edge_offered = out->seen.ack + (seen_window(&out->seen, r->own_scale) << (r->own_scale & 15));
 	r->old_rcvd = believed(r, in->seen.seq_high);
+}
+
+/* Whether the other anchor is: it has asked for release or answered, or bytes have come or been echoed by the new path.  It may
+ * have settled, and would pass on a handshake's segment that is said to it once more: its window, and its old timestamp. */
+INLINE int peer_is_ready(const struct reconfig *r)
+{
+	return r->heard_ns || r->flags & (RECONFIG_BETA_IN | RECONFIG_BETA_OUT);
 }
 
 /* How far the clocks that the two anchors see are apart: gathered on the old path, unless a proxy with clocks of its own
@@ -138,17 +148,11 @@ INLINE int new_path_ack(struct packet *p, struct scratch *x, const struct reconf
 	return frame_finish(p, 0);
 }
 
-INLINE int right_is_ready(const struct reconfig *r)
-{
-	return r->heard_ns || r->flags & (RECONFIG_FIRST_NEW | RECONFIG_BETA_OUT);
-}
-
 /* Left anchor: it may have got lost, and a firewall on the way does not know our window's scale.  Release makes the other anchor
- * ready all the same, so this is said again until that is answered, or bytes have come or been echoed by the new path as only
- * an anchor does that is ready: one that has settled would pass the window on, and an old timestamp. */
+ * ready all the same, so this is said again until it is known to be. */
 INLINE void new_path_assert(struct packet *p, struct scratch *x, const struct reconfig *r)
 {
-	if (!right_is_ready(r) && !new_path_ack(p, x, r))
+	if (!peer_is_ready(r) && !new_path_ack(p, x, r))
 		port_send_copy(p, r->new_next_hop);
 }
 
@@ -250,7 +254,7 @@ INLINE int new_path_accept(struct packet *p, struct scratch *x, const struct fiv
 		if (!r->new_next_hop || new_path_entry(x, r, nonce, SIDE_LEFT))
 			return VERDICT_DROP;
 		r->phase = PHASE_HANDSHAKE;
-	} else if (!same_tuple(key, &r->new_in) || r->phase > PHASE_READY) {
+	} else if (!same_tuple(key, &r->new_in) || r->phase > PHASE_READY || peer_is_ready(r)) {
 		port_count(COUNT_DROP_STALE_TXID);
 		return VERDICT_DROP;
 	}
@@ -286,7 +290,7 @@ INLINE int new_path_confirm(struct packet *p, struct scratch *x, struct reconfig
 		r->flags |= RECONFIG_SYN_ACK | (syn_ack->timestamp_at ? RECONFIG_TIMESTAMPS : 0);
 	}
 	port_unlock(r);
-	if (cancelled || right_is_ready(r))
+	if (cancelled || peer_is_ready(r))
 		return VERDICT_DROP;
 	return new_path_ack(p, x, r) ? VERDICT_DROP : port_redirect(p, r->new_next_hop);
 }

@@ -5,6 +5,8 @@
  * that value, then the sender's own plus beta.  The first segment with bytes therefore tells beta.  Each anchor
  * echoes on the wire what it has itself received, and gives its end host only echoes of what that host has sent.
  * TSval as delivered never falls behind what was delivered last, from either path: Linux would drop the segment.
+ * Nor does TSecr: the slower path's is older, and if the local side is an anchor that has settled it would take away
+ * a beta that was not in it yet.
  */
 #ifndef DYSCO_TIMESTAMPS_H
 #define DYSCO_TIMESTAMPS_H
@@ -21,6 +23,8 @@ INLINE u32 ts_held_in(const struct reconfig *r) { return r->ts_in0 + r->beta_in;
 
 INLINE void timestamps_out(struct out_timestamps *ts, struct reconfig *r, const struct segment *s, int bytes_on_new)
 {
+	if (s->timestamp_at && s->flags & TCP_ACK && seq_after(s->tsecr, r->ts_delivered))
+		r->ts_old_seen = s->tsecr; /* not of the new path: an anchor beyond has been told a beta that has not come by here yet */
 	ts->old_tsecr = seq_after(s->tsecr, r->ts_old_seen) && r->phase >= PHASE_READY ? r->ts_old_seen : s->tsecr;
 	if (r->flags & RECONFIG_BETA_OUT) {
 		ts->new_tsval = s->tsval + r->beta_out;
@@ -42,6 +46,20 @@ INLINE u32 ts_deliver(struct reconfig *r, u32 tsval)
 {
 	r->ts_delivered = seq_max(r->ts_delivered, tsval);
 	return r->ts_delivered;
+}
+
+/* Raises the TSecr of a segment that is delivered to what was delivered last. */
+INLINE void echo_deliver(struct reconfig *r, const struct segment *s, u32 *tsecr, int on_new)
+{
+	if (!s->timestamp_at || !(s->flags & TCP_ACK))
+		return;
+	if (seq_after(*tsecr, r->ts_echoed)) {
+		r->ts_echoed = *tsecr;
+		r->flags &= ~(u32)RECONFIG_ECHO_LEVEL;
+	}
+	if (on_new && !seq_before(s->tsecr - r->beta_out, r->ts_echoed)) /* as the entries will deliver it */
+		r->flags |= RECONFIG_ECHO_LEVEL;
+	*tsecr = r->ts_echoed;
 }
 
 INLINE void timestamps_in_old(struct reconfig *r, const struct segment *s, u32 *tsval)
@@ -97,11 +115,13 @@ INLINE void timestamps_in_new(struct reconfig *r, const struct segment *s, u32 *
 	*tsval = ts_deliver(r, real + r->ts_offset);
 }
 
-/* Whether no timestamp of the new path, not even one that is held, falls behind what has been delivered: entries do not
- * raise them as this file does, and a stack would drop the segment. */
+/* Whether no timestamp of the new path, not even one that is held, falls behind what has been delivered, and no echo, here or
+ * there, behind an earlier one: entries do not raise them as this file does, and a stack would drop the segment. */
 INLINE int ts_level(const struct reconfig *r)
 {
-	return r->flags & RECONFIG_TS_LEVEL || !seq_before(r->ts_in0 + r->ts_offset, r->ts_delivered);
+	int echoes = r->flags & RECONFIG_ECHO_LEVEL || !seq_before(r->ts_out0, r->ts_echoed);
+
+	return echoes && (r->flags & RECONFIG_TS_LEVEL || r->ts_in0 + r->ts_offset == r->ts_delivered);
 }
 
 #endif

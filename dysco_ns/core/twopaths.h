@@ -318,6 +318,7 @@ INLINE void plan_in_old(struct in_plan *plan, struct reconfig *r, const struct s
 		plan->window = open ? 0 : plan->window;
 		r->old_window = open ? r->old_window : plan->window;
 		ack_deliver(plan, r);
+		echo_deliver(r, s, &plan->tsecr, 0);
 		plan->window = open ? WINDOW_OPEN : plan->window; /* for who is to read it */
 	}
 	timestamps_in_old(r, s, &plan->tsval);
@@ -418,6 +419,8 @@ INLINE void plan_in_new(struct in_plan *plan, struct reconfig *r, const struct s
 			window_judge(plan, r);
 		ack_deliver(plan, r);
 	}
+	if (!plan->drop)
+		echo_deliver(r, s, &plan->tsecr, 1);
 	plan->drained_now = drained_check(r, now);
 }
 

@@ -238,6 +238,7 @@ enum reconfig_flag {
 	RECONFIG_TS_LEVEL = 131072, /* the new path's timestamps have caught up with the old one's: none need raising any more */
 	RECONFIG_SYN_ACK = 8192,    /* left anchor: the new path's SYN-ACK has come */
 	RECONFIG_BROUGHT_IN = 2097152, /* the session has come here by a new path, whose anchors may still write WINDOW_OPEN */
+	RECONFIG_ECHO_LEVEL = 4194304, /* and so have its echoes */
 };
 
 struct reconfig_key {
@@ -294,7 +295,7 @@ struct reconfig {
 	u64 lock_ns, ready_ns, first_byte_ns, drained_ns;
 	u64 heard_ns;           /* left anchor: the last answer to a release */
 	u32 parked;             /* what was told to wait, RECONFIG_PARK: bytes and FIN, however they are cut into segments */
-	u32 spare;
+	u32 ts_echoed;          /* highest TSecr delivered, from either path */
 };
 
 /* ---- what the daemon asks of the core: command.h ---- */

@@ -77,6 +77,7 @@ struct tcp {
 	uint32_t read;                  /* bytes that the application has taken: a slow one lets the window close */
 	uint32_t timestamps, sack;
 	uint32_t ts_recent, ts_offset, last_ack_sent;
+	uint32_t ts_echoed;             /* the last TSecr that it was shown; 0: none */
 	uint32_t total, available;      /* bytes to send, bytes that the application has written so far */
 	uint32_t fin_sent, fin_seen, peer_total;
 	uint32_t lost;                  /* a host on its chain has died */

@@ -272,6 +272,27 @@ static void edge_judge(struct tcp *t, const struct view *v)
 	t->edge_seen = 1;
 }
 
+/* An echo is of what this end has said, and never falls: no receiver's TS.Recent does (RFC 7323, 4.3).  Where the network
+ * reorders, one from before the other anchor knew beta may come when all has settled.  How far the clock of a proxy that has left
+ * was off is measured: there an echo may fall by milliseconds. */
+static void echo_judge(struct tcp *t, const struct view *v)
+{
+	struct sim *s = t->sim;
+	int early = after(t->ts_offset, v->tsecr);
+
+	if (!v->has_ts || !(v->flags & F_ACK))
+		return;
+	if (early && !sim_orderly(s))
+		s->outcome.late_echoes++;
+	else if (early || after(v->tsecr, clock_of(t)))
+		sim_wrong(s, "host %d was echoed %u, its clock went from %u to %u", t->host, v->tsecr, t->ts_offset, clock_of(t));
+	if (!sim_orderly(s) || t->relays || t->beyond >= 0)
+		return;
+	if (t->ts_echoed && after(t->ts_echoed, v->tsecr))
+		sim_wrong(s, "host %d was echoed %u after %u", t->host, v->tsecr, t->ts_echoed);
+	t->ts_echoed = v->tsecr;
+}
+
 /* Acknowledgment, window and SACK; 0: the segment must be ignored. */
 static int take_ack(struct tcp *t, const struct view *v)
 {
@@ -296,11 +317,7 @@ static int take_ack(struct tcp *t, const struct view *v)
 		if (v->sack[i].from == v->ack && v->ack == t->snd_una)
 			sim_wrong(s, "host %d was shown SACK at its acknowledgment %u: reneging", t->host, v->ack);
 	}
-	/* where the network reorders, an echo from before the other anchor knew beta may come when all has settled */
-	if (v->has_ts && v->flags & F_ACK && !sim_orderly(s) && after(t->ts_offset, v->tsecr))
-		s->outcome.late_echoes++;
-	else if (v->has_ts && v->flags & F_ACK && (after(v->tsecr, clock_of(t)) || after(t->ts_offset, v->tsecr)))
-		sim_wrong(s, "host %d was echoed %u, its clock went from %u to %u", t->host, v->tsecr, t->ts_offset, clock_of(t));
+	echo_judge(t, v);
 	if (after(v->ack, t->snd_una)) {
 		t->snd_una = v->ack;
 		t->snd_nxt = after(t->snd_una, t->snd_nxt) ? t->snd_una : t->snd_nxt;
