@@ -116,7 +116,7 @@ BY_HAND = (
            "\treturn nonce;"),
     Mutant("a proxy that has left is reset", "datapath.h", "return e->flags & ENTRY_PLAIN ? VERDICT_PASS : NEXT_TOMBSTONE;",
            "return VERDICT_PASS;"),
-    Mutant("a proxy's sockets never hear the end", "datapath.h", "\tif (!(s->flags & TCP_FIN))\n\t\treturn VERDICT_DROP;",
+    Mutant("a proxy's sockets never hear the end", "datapath.h", "\tif (!(s->flags & TCP_FIN) && !again)\n\t\treturn VERDICT_DROP;",
            "\tif (1)\n\t\treturn VERDICT_DROP;"),
     Mutant("echoes of what a proxy will say", "timestamps.h",
            "r->flags & RECONFIG_CLOCKS ? seq_min(echo, r->ts_in_seen) : echo", "echo"),
