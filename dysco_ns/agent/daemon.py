@@ -48,7 +48,7 @@ class Settings:
     idle_s: float = IDLE_S
     domains: Mapping[str, bytes | None] = field(default_factory=dict)  # network -> key; `key` is everybody else's
     heartbeat_s: float = 0.0  # silence after which neighbours are asked whether they have a session still; 0: never
-    throttle: int | None = None  # most bytes of window offered while a session is reconfigured
+    throttle: int | None = None  # most bytes of window that senders here are shown while a session is reconfigured
     backend: str = "ebpf"
     poll: bool = False  # dpdk: never sleeps
     interfaces: tuple[str, ...] = ()  # that it may touch; none: all that are up and have an address

@@ -151,7 +151,8 @@ async def _type_remove(daemon: Daemon, request: Json) -> Json:
 
 
 async def _tune(daemon: Daemon, request: Json) -> Json:
-    """heartbeat_s: seconds of silence, 0 never; throttle: most bytes of window offered meanwhile, null no limit;
+    """heartbeat_s: seconds of silence, 0 never; throttle: most bytes of window that senders here are shown in a
+    reconfiguration, null no limit;
     linger_s: most seconds for which a session that is over stays in the tables;
     tag: option if this middlebox takes packets to user space, else mark."""
     beat, linger = _seconds(request, "heartbeat_s"), _seconds(request, "linger_s")

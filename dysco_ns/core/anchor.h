@@ -195,11 +195,9 @@ INLINE int anchor_egress(struct packet *p)
 		see_tsval(&e->seen, s->tsval);
 	e->packets++;
 	e->bytes += s->payload;
-	struct config *config = port_config();
 	struct out_plan *plan = (struct out_plan *)x->plan; /* not on the stack: the verifier would follow every decision */
 	_Static_assert(sizeof(*plan) <= sizeof(x->plan), "room for a plan");
 	__builtin_memset(plan, 0, sizeof(*plan));
-	plan->throttle = config ? config->throttle : 0;
 	plan->was_parked = (u32)port_was_parked(p);
 	u64 now = port_now();
 	port_lock(r);
@@ -305,7 +303,9 @@ INLINE int anchor_ingress(struct packet *p)
 	u64 now = port_now();
 	plan_in_start(&plan, s, e, r, new_path);
 	struct entry *out = port_egress(&r->out_key);
+	struct config *config = port_config();
 	plan.sent_high = out ? out->seen.seq_high : 0;
+	plan.throttle = config ? config->throttle : 0;
 	port_lock(r);
 	if (new_path)
 		plan_in_new(&plan, r, s, now);

@@ -24,7 +24,6 @@ struct out_plan {
 	u32 sack_low, sack_high;        /* blocks below sack_low belong to the old path, from sack_high on to the new */
 	struct out_timestamps ts;
 	u32 tell_beta;          /* no timestamp does */
-	u32 throttle;           /* given: struct config */
 	u32 was_parked;         /* given: it has waited already */
 	u32 park;               /* the bytes for the new path wait */
 	u32 drained_now;
@@ -151,26 +150,12 @@ INLINE void plan_ack(struct out_plan *plan, struct reconfig *r, const struct seg
 	}
 }
 
-/* The window that the local side offers: no more than the throttle while the old path lives, but no right edge that was
- * offered moves back. */
-INLINE u32 window_offered(const struct out_plan *plan, struct reconfig *r, const struct segment *s, u32 scale)
-{
-	u32 bytes = s->window << (scale & 15), left = r->edge_offered - s->ack;
-
-	if (plan->throttle && !(r->flags & RECONFIG_DRAINED) && s->flags & TCP_ACK) {
-		u32 most = plan->throttle - 1;
-		most = seq_after(r->edge_offered, s->ack) && left > most ? left : most;
-		bytes = bytes < most ? bytes : most;
-	}
-	r->edge_offered = seq_max(r->edge_offered, s->ack + bytes);
-	return bytes >> (scale & 15);
-}
-
 INLINE void plan_numbers(struct out_plan *plan, struct reconfig *r, const struct segment *s, u32 scale)
 {
 	u32 start = new_start(r); /* without beta as long as it is unknown: window_base() */
-	u32 window = window_offered(plan, r, s, scale);
+	u32 window = s->window;
 
+	r->edge_offered = seq_max(r->edge_offered, s->ack + (window << (scale & 15)));
 	plan->ack_old = seq_min(s->ack, r->old_rcvd);
 	plan->window_old = window_shown(window, scale, s->ack, plan->ack_old);
 	plan->ack_is_start = !seq_after(s->ack, r->old_rcvd);
@@ -241,17 +226,23 @@ struct in_plan {
 	u32 news;               /* it acknowledges more than any before: no probe, it must arrive */
 	u32 ready_now, first_now, drained_now;
 	u32 sent_high;          /* given: the highest number that the local side has sent */
+	u32 throttle;           /* given: struct config */
 };
 
 /* A window that was offered is not taken back, though the host that offered it may have left: Linux sends bare
  * acknowledgments from the edge of a window that has shrunk, the peer drops them as old, and if both sides do so
- * neither hears the other again.  What overshoots the real window is TCP's to repair. */
+ * neither hears the other again.  What overshoots the real window is TCP's to repair.
+ * While the old path lives the sender here is shown no more than the throttle.  (Not the sender at the other end of the old
+ * path: that may be a proxy, with more in its buffers than it had been offered, and the path would never end.) */
 INLINE void window_keep(struct in_plan *plan, struct reconfig *r)
 {
 	u32 scale = r->known_scale & 15, edge = plan->ack + (plan->window << scale);
 
+	if (plan->throttle && !(r->flags & RECONFIG_DRAINED))
+		edge = seq_min(edge, plan->ack + plan->throttle - 1);
 	if (!seq_before(edge, r->edge_delivered)) {
 		r->edge_delivered = edge;
+		plan->window = (edge - plan->ack) >> scale;
 		return;
 	}
 	u32 window = (r->edge_delivered - plan->ack) >> scale; /* up would be more than anybody has offered */

@@ -361,7 +361,7 @@ struct config {
 	u32 layout_version;
 	u32 flags;
 	u32 parking;            /* interface whose queue the daemon reads, where segments wait; DPDK: room for so many; 0: none */
-	u32 throttle;           /* most bytes of window offered during a reconfiguration, plus one; 0: no limit */
+	u32 throttle;           /* most bytes of window that senders here are shown in a reconfiguration, plus one; 0: no limit */
 	u32 first_port, ports;  /* range of subsession source ports; control ports lie above, as many */
 	u32 policy_slots;       /* in force: how many, and << 16 the first; one number, so that a batch takes force at once */
 	u32 interface_count;
