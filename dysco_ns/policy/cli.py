@@ -72,7 +72,7 @@ def agent_run(
         float, typer.Option(help="seconds of silence after which neighbours are asked whether a session lives; 0: never")
     ] = 0.0,
     throttle: Annotated[
-        Optional[str], typer.Option(metavar="zero|BYTES", help="most window that senders here are shown meanwhile; 16384 is usual")
+        Optional[str], typer.Option(metavar="zero|BYTES", help="most window senders here are shown meanwhile; 16384 is usual")
     ] = None,
     policies: Annotated[Optional[Path], typer.Option(help="policies from the start: a file as `policy apply` takes it")] = None,
     domain: Annotated[
