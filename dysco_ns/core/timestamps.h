@@ -53,10 +53,9 @@ INLINE void echo_deliver(struct reconfig *r, const struct segment *s, u32 *tsecr
 {
 	if (!s->timestamp_at || !(s->flags & TCP_ACK))
 		return;
-	if (seq_after(*tsecr, r->ts_echoed)) {
-		r->ts_echoed = *tsecr;
+	if (on_new || seq_after(*tsecr, r->ts_echoed))
 		r->flags &= ~(u32)RECONFIG_ECHO_LEVEL;
-	}
+	r->ts_echoed = seq_max(r->ts_echoed, *tsecr);
 	if (on_new && !seq_before(s->tsecr - r->beta_out, r->ts_echoed)) /* as the entries will deliver it */
 		r->flags |= RECONFIG_ECHO_LEVEL;
 	*tsecr = r->ts_echoed;
@@ -119,9 +118,7 @@ INLINE void timestamps_in_new(struct reconfig *r, const struct segment *s, u32 *
  * there, behind an earlier one: entries do not raise them as this file does, and a stack would drop the segment. */
 INLINE int ts_level(const struct reconfig *r)
 {
-	int echoes = r->flags & RECONFIG_ECHO_LEVEL || !seq_before(r->ts_out0, r->ts_echoed);
-
-	return echoes && (r->flags & RECONFIG_TS_LEVEL || r->ts_in0 + r->ts_offset == r->ts_delivered);
+	return r->flags & RECONFIG_ECHO_LEVEL && (r->flags & RECONFIG_TS_LEVEL || r->ts_in0 + r->ts_offset == r->ts_delivered);
 }
 
 #endif

@@ -53,6 +53,8 @@ BY_HAND = (
     # timestamps
     Mutant("tsval not held", "timestamps.h", "ts->new_tsval = ts_held_out(r);", "ts->new_tsval = s->tsval + r->beta_out;"),
     Mutant("tsval falls behind", "timestamps.h", "\treturn r->ts_delivered;\n}", "\treturn tsval;\n}"),
+    Mutant("echoes fall behind", "timestamps.h", "\t*tsecr = r->ts_echoed;\n", ""),
+    Mutant("settled before echoes are level", "timestamps.h", "return r->flags & RECONFIG_ECHO_LEVEL && (", "return ("),
     # windows, SACK, flags
     Mutant("window edge moved back", "twopaths.h", "\tif (!seq_before(edge, r->edge_delivered)) {", "\tif (1) {"),
     Mutant("no SACK translation", "segment.h", "segment_clip_sack(s, to->ack_delta, (struct sack_bounds){ 0, 0, 0, 0 });",
@@ -116,7 +118,7 @@ BY_HAND = (
            "\treturn nonce;"),
     Mutant("a proxy that has left is reset", "datapath.h", "return e->flags & ENTRY_PLAIN ? VERDICT_PASS : NEXT_TOMBSTONE;",
            "return VERDICT_PASS;"),
-    Mutant("a proxy's sockets never hear the end", "datapath.h", "\tif (!(s->flags & TCP_FIN))\n\t\treturn VERDICT_DROP;",
+    Mutant("a proxy's sockets never hear the end", "datapath.h", "\tif (!(s->flags & TCP_FIN) && !again)\n\t\treturn VERDICT_DROP;",
            "\tif (1)\n\t\treturn VERDICT_DROP;"),
     Mutant("echoes of what a proxy will say", "timestamps.h",
            "r->flags & RECONFIG_CLOCKS ? seq_min(echo, r->ts_in_seen) : echo", "echo"),
