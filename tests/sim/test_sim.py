@@ -90,8 +90,8 @@ FOUND = {
         seed=7, middleboxes=5, chain=1, sessions=4, bytes=(0, 33603), reconfigurations=7, loss_ppm=28555, duplicate_ppm=5873,
         delay_us=1658, mss=562, window_shift=(5, 7), sack=0, gso=0, proxy=5),
     "an anchor that settles below the timestamp that it has echoed": Scenario(
-        seed=125299, middleboxes=5, chain=0, sessions=3, bytes=(98601, 56614), delay_us=350, mss=1037, window_shift=(0, 3), calm=1,
-        sign=1, ports=8),
+        seed=125299, middleboxes=5, chain=0, sessions=3, bytes=(98601, 56614), delay_us=350, mss=1037, window_shift=(0, 3),
+        calm=1, sign=1, ports=8),
     "echoes that are level, and no longer": Scenario(
         seed=139585, chain=3, sessions=1, bytes=(115800, 98219), reconfigurations=5, delay_us=1033, mss=1242, window_shift=(3, 5),
         gso=2, sign=1, slow=1, proxy=3, moves=3),
