@@ -35,10 +35,12 @@ INLINE void timestamps_out(struct out_timestamps *ts, struct reconfig *r, const 
 	}
 	u32 floor = r->flags & RECONFIG_BETA_IN ? ts_held_in(r) : r->ts_in0;
 	ts->new_tsecr = floor;
+	r->flags &= ~(u32)RECONFIG_OWN_LEVEL;
 	if (!(r->flags & RECONFIG_TS_OFFSET) || !(r->flags & RECONFIG_BETA_IN))
 		return;
 	u32 echo = s->tsecr - r->ts_offset + r->beta_in; /* what a proxy has said last may be later than anything from beyond it */
 	ts->new_tsecr = seq_max(floor, r->flags & RECONFIG_CLOCKS ? seq_min(echo, r->ts_in_seen) : echo);
+	r->flags |= ts->new_tsecr == echo ? RECONFIG_OWN_LEVEL : 0;
 }
 
 /* Raises a TSval to what was delivered last. */
@@ -53,10 +55,9 @@ INLINE void echo_deliver(struct reconfig *r, const struct segment *s, u32 *tsecr
 {
 	if (!s->timestamp_at || !(s->flags & TCP_ACK))
 		return;
-	if (seq_after(*tsecr, r->ts_echoed)) {
-		r->ts_echoed = *tsecr;
+	if (on_new || seq_after(*tsecr, r->ts_echoed))
 		r->flags &= ~(u32)RECONFIG_ECHO_LEVEL;
-	}
+	r->ts_echoed = seq_max(r->ts_echoed, *tsecr);
 	if (on_new && !seq_before(s->tsecr - r->beta_out, r->ts_echoed)) /* as the entries will deliver it */
 		r->flags |= RECONFIG_ECHO_LEVEL;
 	*tsecr = r->ts_echoed;
@@ -119,9 +120,7 @@ INLINE void timestamps_in_new(struct reconfig *r, const struct segment *s, u32 *
  * there, behind an earlier one: entries do not raise them as this file does, and a stack would drop the segment. */
 INLINE int ts_level(const struct reconfig *r)
 {
-	int echoes = r->flags & RECONFIG_ECHO_LEVEL || !seq_before(r->ts_out0, r->ts_echoed);
-
-	return echoes && (r->flags & RECONFIG_TS_LEVEL || r->ts_in0 + r->ts_offset == r->ts_delivered);
+	return r->flags & RECONFIG_ECHO_LEVEL && r->flags & RECONFIG_OWN_LEVEL && (r->flags & RECONFIG_TS_LEVEL || r->ts_in0 + r->ts_offset == r->ts_delivered);
 }
 
 #endif

@@ -239,6 +239,7 @@ enum reconfig_flag {
 	RECONFIG_SYN_ACK = 8192,    /* left anchor: the new path's SYN-ACK has come */
 	RECONFIG_BROUGHT_IN = 2097152, /* the session has come here by a new path, whose anchors may still write WINDOW_OPEN */
 	RECONFIG_ECHO_LEVEL = 4194304, /* and so have its echoes */
+	RECONFIG_OWN_LEVEL = 8388608, /* and the local side's last echo with what the new path has been told */
 };
 
 struct reconfig_key {

@@ -53,6 +53,9 @@ BY_HAND = (
     # timestamps
     Mutant("tsval not held", "timestamps.h", "ts->new_tsval = ts_held_out(r);", "ts->new_tsval = s->tsval + r->beta_out;"),
     Mutant("tsval falls behind", "timestamps.h", "\treturn r->ts_delivered;\n}", "\treturn tsval;\n}"),
+    Mutant("echoes fall behind", "timestamps.h", "\t*tsecr = r->ts_echoed;\n", ""),
+    Mutant("settled before echoes are level", "timestamps.h",
+           "return r->flags & RECONFIG_ECHO_LEVEL && r->flags", "return r->flags"),
     # windows, SACK, flags
     Mutant("window edge moved back", "twopaths.h", "\tif (!seq_before(edge, r->edge_delivered)) {", "\tif (1) {"),
     Mutant("no SACK translation", "segment.h", "segment_clip_sack(s, to->ack_delta, (struct sack_bounds){ 0, 0, 0, 0 });",
