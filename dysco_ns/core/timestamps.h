@@ -120,7 +120,8 @@ INLINE void timestamps_in_new(struct reconfig *r, const struct segment *s, u32 *
  * there, behind an earlier one: entries do not raise them as this file does, and a stack would drop the segment. */
 INLINE int ts_level(const struct reconfig *r)
 {
-	return r->flags & RECONFIG_ECHO_LEVEL && r->flags & RECONFIG_OWN_LEVEL && (r->flags & RECONFIG_TS_LEVEL || r->ts_in0 + r->ts_offset == r->ts_delivered);
+	return r->flags & RECONFIG_ECHO_LEVEL && r->flags & RECONFIG_OWN_LEVEL &&
+	       (r->flags & RECONFIG_TS_LEVEL || r->ts_in0 + r->ts_offset == r->ts_delivered);
 }
 
 #endif
